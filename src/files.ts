@@ -1,0 +1,108 @@
+/**
+ * Reading whole files, and writing them so that a reader never sees half of one.
+ *
+ * A write goes to a new file in the same folder, is flushed to the disk, and takes the target's name in one rename:
+ * whoever opens the target finds the old content or the new, also after a crash or a power cut.
+ */
+import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { FileError } from "./errors.ts";
+
+let written = 0;
+
+/**
+ * Write a file atomically. Its folder is created when it is missing; an existing file is replaced.
+ * @param path where the file shall be; a symbolic link there is replaced, not followed
+ * @param data the whole content; text is written as UTF-8
+ * @throws FileError when it cannot be written; the old file, if any, is untouched and nothing is left beside it
+ */
+export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
+  const folder = dirname(path);
+  // A leading dot hides it; process id and count keep two writers of one target apart.
+  const beside = join(folder, `.${basename(path).slice(0, 100)}.${process.pid}.${written++}.tmp`);
+  try {
+    await mkdir(folder, { recursive: true });
+    const file = await open(beside, "wx");
+    try {
+      await file.writeFile(data);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await renameOver(beside, path);
+  } catch (error) {
+    // The write's own error is the one to report, whether or not the clean-up succeeds.
+    await rm(beside, { force: true }).catch(() => undefined);
+    throw fileError(path, "cannot be written", error);
+  }
+  await syncFolder(folder);
+}
+
+/**
+ * The whole content of a file.
+ * @throws FileError when it cannot be read
+ */
+export async function readFileBytes(path: string): Promise<Uint8Array> {
+  try {
+    const buffer = await readFile(path);
+    return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+  } catch (error) {
+    throw fileError(path, "cannot be read", error);
+  }
+}
+
+/** Windows refuses to replace a file that a virus scanner or an indexer has open; it lets go within moments. */
+async function renameOver(from: string, to: string): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await rename(from, to);
+    } catch (error) {
+      const code = codeOf(error);
+      const busy = process.platform === "win32" && (code === "EPERM" || code === "EACCES" || code === "EBUSY");
+      if (!busy || attempt === 6) throw error;
+      await new Promise((resume) => setTimeout(resume, 10 * 2 ** attempt));
+    }
+  }
+}
+
+/** Makes the rename itself durable where folders can be flushed. Windows cannot; the file is complete either way. */
+async function syncFolder(folder: string): Promise<void> {
+  try {
+    const handle = await open(folder, "r");
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch {
+    // Not supported here: nothing is lost but the guarantee that the new name survives a power cut.
+  }
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : "";
+}
+
+function fileError(path: string, problem: string, error: unknown): FileError {
+  const code = codeOf(error);
+  const [reason, advice] = reasons[code] ?? [error instanceof Error ? error.message : String(error), undefined];
+  const failure = new FileError(path, `${problem}: ${reason}${code === "" ? "" : ` (${code})`}`, advice);
+  failure.cause = error;
+  return failure;
+}
+
+const reasons: Readonly<Record<string, readonly [reason: string, advice: string]>> = {
+  EACCES: ["permission denied", "Choose a folder you own, or change its permissions."],
+  EPERM: ["not permitted", "Choose another folder, or close the program that has the file open."],
+  EROFS: ["the file system is read-only", "Choose a folder on a writable disk."],
+  ENOSPC: ["the disk is full", "Free some space or choose another disk."],
+  EDQUOT: ["the disk quota is used up", "Free some space or choose another disk."],
+  ENOENT: ["no such file or folder", "Check the path."],
+  ENOTDIR: ["a part of the path is a file, not a folder", "Choose another path, or move that file away."],
+  EEXIST: ["a part of the path is a file, not a folder", "Choose another path, or move that file away."],
+  EISDIR: ["it is a folder", "Name a file inside it."],
+  ENAMETOOLONG: ["the path is too long", "Choose a shorter one."],
+  EMFILE: ["too many files are open", "Close some, or raise the limit of open files."],
+  ERR_FS_FILE_TOO_LARGE: ["it is larger than 2 GiB", "Use a smaller file."],
+  ERR_INVALID_ARG_VALUE: ["the path holds a zero character", "Check the path."],
+};
