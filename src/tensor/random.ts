@@ -158,7 +158,7 @@ export class Random {
       throw new FormatError("random state", `c must be an integer from 0 to 2091639, got ${String(c)}`);
     }
     for (const [name, lag] of Object.entries({ s0, s1, s2 })) {
-      if (!(lag >= 0 && lag < 1 && Number.isInteger(lag * 2 ** 32))) {
+      if (!(typeof lag === "number" && lag >= 0 && lag < 1 && Number.isInteger(lag * 2 ** 32))) {
         throw new FormatError("random state", `${name} must be a multiple of 2^-32 in [0, 1), got ${String(lag)}`);
       }
     }
