@@ -1,0 +1,28 @@
+export { ChainDrafter, type ChainDrafterOptions } from "./chain-drafter.ts";
+export {
+  chainDraft,
+  checkDraft,
+  type Draft,
+  type DraftContext,
+  type Drafter,
+  type Drafting,
+  type DraftStart,
+  nodeDepths,
+  rootDraft,
+  type VerifiedPass,
+} from "./drafter.ts";
+export {
+  type Finish,
+  type GenerateOptions,
+  Generation,
+  generate,
+  generateAll,
+  type PositionCounts,
+  type Report,
+  type Step,
+} from "./generate.ts";
+export { plainDecoding } from "./plain-decoding.ts";
+export { randomDrafter } from "./random-drafter.ts";
+export { resolveSampling, type Sampling, type SamplingOptions, tokenLaw } from "./sampling.ts";
+export { acceptanceRate, expectedTokensPerPass, residualLaw, speculativeSampling } from "./speculative-sampling.ts";
+export { checkVerdict, childrenOf, type Verdict, type Verification, type Verifier } from "./verifier.ts";
