@@ -33,7 +33,7 @@ import { isMatrix } from "./language-model.ts";
 export interface TableModelOptions {
   /** Number of token ids. */
   readonly vocabularySize: number;
-  /** How many tokens the law looks back, 0 or more. Default 1. */
+  /** How many tokens the law looks back, 0 to 64; vocabularySize^order rows must stay payable. Default 1. */
   readonly order?: number;
   /** Longest sequence a session may hold. Default 1024. */
   readonly contextLength?: number;
@@ -78,11 +78,11 @@ export class TableModel implements LanguageModel {
   readonly #rows: (Float32Array | undefined)[] = [];
   readonly #starts: readonly number[];
 
-  /** @throws ArgumentError on sizes out of range or a table of more than 2^26 numbers */
+  /** @throws ArgumentError on sizes out of range, or a table of more than 2^26 numbers */
   constructor(options: TableModelOptions) {
     const { vocabularySize, order = 1, contextLength = 1024, law } = options;
     requireInteger("vocabularySize", vocabularySize, 1);
-    requireInteger("order", order, 0);
+    requireInteger("order", order, 0, 64);
     requireInteger("contextLength", contextLength, 1);
     const starts = [0];
     for (let j = 0; j <= order; j++) {
@@ -395,9 +395,9 @@ function softmax(logits: Float32Array): Float64Array {
   return law.map((p) => p / sum);
 }
 
-function requireInteger(argument: string, value: number, least: number): void {
-  if (!(Number.isSafeInteger(value) && value >= least)) {
-    throw new ArgumentError(argument, `an integer >= ${least}`, value);
+function requireInteger(argument: string, value: number, least: number, most = Number.MAX_SAFE_INTEGER): void {
+  if (!(Number.isInteger(value) && value >= least && value <= most)) {
+    throw new ArgumentError(argument, `an integer from ${least} to ${most}`, value);
   }
 }
 
