@@ -10,7 +10,7 @@
  * **Deviations** from Hugging Face's Llama: none in value; linear weights are held as [in, out], so that no product
  * needs a transpose.
  */
-import type { Random } from "../tensor/random.ts";
+
 import {
   add,
   gather,
@@ -25,17 +25,13 @@ import {
   tensor,
   transpose,
 } from "../tensor/ops.ts";
+import type { Random } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tf.ts";
 import { type DecoderConfig, parameterShapes } from "./decoder-config.ts";
+import type { Weights } from "./weights.ts";
 
 /** A decoder's parameters by Hugging Face's names, linear weights as [in, out]. */
 export type Parameters = Readonly<Record<string, Tensor>>;
-
-/** Numbers with a shape, off the tensor library: what checkpoints hold. Linear weights as [out, in]. */
-export interface Weights {
-  readonly shape: readonly number[];
-  readonly data: Float32Array;
-}
 
 /** From a layer's rotated queries and keys and its values, each [rows, heads * headWidth], to [rows, heads * headWidth]. */
 export type Attend = (layer: number, queries: Tensor, keys: Tensor, values: Tensor) => Tensor;

@@ -8,19 +8,12 @@
 import { ArgumentError, FormatError } from "../errors.ts";
 import { crossEntropy, tensor, tidy, valueAndGradients } from "../tensor/ops.ts";
 import { Random } from "../tensor/random.ts";
-import { readSafetensors, type SafeTensor, toFloat32, writeSafetensors } from "../tensor/safetensors.ts";
+import { floatTensor, readSafetensors, type SafeTensor, toFloat32, writeSafetensors } from "../tensor/safetensors.ts";
 import type { Tensor } from "../tensor/tf.ts";
 import { type AdamWOptions, adamWStep, clipGlobalNorm, type Moments, warmupCosine } from "./adamw.ts";
-import {
-  type BatchConstants,
-  batchConstants,
-  batchLogits,
-  initialWeights,
-  isLinear,
-  transposed,
-  type Weights,
-} from "./decoder.ts";
+import { type BatchConstants, batchConstants, batchLogits, initialWeights, isLinear, transposed } from "./decoder.ts";
 import { checkDecoderConfig, type DecoderConfig } from "./decoder-config.ts";
+import type { Weights } from "./weights.ts";
 
 export interface TrainingOptions {
   /** Updates in the whole run; the learning rate's schedule ends here. */
@@ -209,13 +202,13 @@ export class Trainer {
 
   /** Everything a resumed run needs, as the bytes of a safetensors file. */
   save(): Uint8Array {
-    const tensors = new Map<string, { shape: readonly number[]; data: Float32Array }>();
+    const tensors = new Map<string, SafeTensor>();
     for (const [name, parameter] of this.#parameters) {
       const shape = this.#shapes.get(name)!;
       const { first, second } = this.#moments.get(name)!;
-      tensors.set(`parameter.${name}`, { shape, data: parameter });
-      tensors.set(`first.${name}`, { shape, data: first });
-      tensors.set(`second.${name}`, { shape, data: second });
+      tensors.set(`parameter.${name}`, floatTensor(shape, parameter));
+      tensors.set(`first.${name}`, floatTensor(shape, first));
+      tensors.set(`second.${name}`, floatTensor(shape, second));
     }
     const run = {
       step: this.#step,
