@@ -1,0 +1,88 @@
+/**
+ * The bytes of every token, end to end in one array, and the way back from bytes to id.
+ *
+ * Id `i` owns `bytes[offsets[i] .. offsets[i + 1]]`; an unused id owns nothing.
+ */
+export class TokenTable {
+  readonly bytes: Uint8Array;
+  /** Length `size + 1`. */
+  readonly offsets: Uint32Array;
+  #index: Int32Array | undefined; // open addressing by hash of bytes; -1 = empty
+
+  /** @param tokens bytes by id; undefined for ids that are not used */
+  constructor(tokens: readonly (Uint8Array | undefined)[]) {
+    this.offsets = new Uint32Array(tokens.length + 1);
+    let size = 0;
+    for (let id = 0; id < tokens.length; id++) {
+      size += tokens[id]?.length ?? 0;
+      this.offsets[id + 1] = size;
+    }
+    this.bytes = new Uint8Array(size);
+    for (let id = 0; id < tokens.length; id++) {
+      const token = tokens[id];
+      if (token !== undefined) this.bytes.set(token, this.offsets[id]!);
+    }
+  }
+
+  /** Number of ids, unused ones included. */
+  get size(): number {
+    return this.offsets.length - 1;
+  }
+
+  /** Bytes of a token, 0 for an unused id. */
+  length(id: number): number {
+    return this.offsets[id + 1]! - this.offsets[id]!;
+  }
+
+  /** Bytes of a token, a view. */
+  get(id: number): Uint8Array {
+    return this.bytes.subarray(this.offsets[id]!, this.offsets[id + 1]!);
+  }
+
+  /** Id of the token with the bytes `source[start .. end]`, -1 when there is none. */
+  find(source: Uint8Array, start: number, end: number): number {
+    this.#index ??= this.#buildIndex();
+    const mask = this.#index.length - 1;
+    let slot = hashBytes(source, start, end) & mask;
+    for (;;) {
+      const id = this.#index[slot]!;
+      if (id < 0 || this.#equals(id, source, start, end)) return id;
+      slot = (slot + 1) & mask;
+    }
+  }
+
+  #buildIndex(): Int32Array {
+    const index = new Int32Array(2 ** Math.ceil(Math.log2(2 * this.size + 2))).fill(-1);
+    const mask = index.length - 1;
+    for (let id = 0; id < this.size; id++) {
+      if (this.length(id) === 0) continue;
+      let slot = hashBytes(this.bytes, this.offsets[id]!, this.offsets[id + 1]!) & mask;
+      while (index[slot]! >= 0) slot = (slot + 1) & mask;
+      index[slot] = id;
+    }
+    return index;
+  }
+
+  #equals(id: number, source: Uint8Array, start: number, end: number): boolean {
+    const from = this.offsets[id]!;
+    if (this.length(id) !== end - start) return false;
+    for (let i = start; i < end; i++) if (this.bytes[from + i - start] !== source[i]) return false;
+    return true;
+  }
+}
+
+/** `a` followed by `b`. */
+export function concatBytes(a: Uint8Array, b: Uint8Array): Uint8Array {
+  const joined = new Uint8Array(a.length + b.length);
+  joined.set(a);
+  joined.set(b, a.length);
+  return joined;
+}
+
+function hashBytes(source: Uint8Array, start: number, end: number): number {
+  let h = 0;
+  for (let i = start; i < end; i++) h = Math.imul(h ^ source[i]!, 0x01000193) + 0x9e37;
+  h ^= h >>> 15;
+  h = Math.imul(h, 0x2c1b3c6d);
+  return h ^ (h >>> 13);
+}

@@ -1,0 +1,52 @@
+/**
+ * The contract of the tokenization family: text to ids and back, byte for byte.
+ *
+ * A tokenizer owns a table from id to bytes. `encode` chooses ids whose bytes concatenate to the text's UTF-8;
+ * `decode` concatenates them again, so `decode(encode(text)) === text` for every well-formed string.
+ */
+
+/**
+ * What to do with the text of a special token (`"<|endoftext|>"`) met inside a text. As in tiktoken: a special token in
+ * `allowedSpecial` becomes its id; one in `disallowedSpecial` and not allowed is an error; any other is ordinary text.
+ *
+ * The default, `{}`, refuses all of them: text from users must not be able to end a document.
+ * `{ disallowedSpecial: [] }` reads all of them as ordinary text, `{ allowedSpecial: "all" }` as their ids.
+ */
+export interface EncodeOptions {
+  /** Special tokens that become their id. Default: none. */
+  readonly allowedSpecial?: "all" | readonly string[];
+  /** Special tokens that are an error where they are not allowed. Default: `"all"`. */
+  readonly disallowedSpecial?: "all" | readonly string[];
+}
+
+/** Ids with the stretch of text each one came from. The three arrays have one entry per token. */
+export interface EncodingWithOffsets {
+  readonly ids: Uint32Array;
+  /** First UTF-16 unit of the first character the token touches. */
+  readonly starts: Uint32Array;
+  /** One past the last UTF-16 unit of the last character the token touches. */
+  readonly ends: Uint32Array;
+}
+
+export interface Tokenizer {
+  /** Ids are below this number. A few may be unused (gaps between ordinary and special tokens). */
+  readonly vocabularySize: number;
+
+  /**
+   * Ids of `text`; empty for an empty text. Lone surrogates are read as U+FFFD.
+   * @throws ArgumentError where the text holds a refused special token, or an option names an unknown one
+   */
+  encode(text: string, options?: EncodeOptions): Uint32Array;
+
+  /**
+   * Text of `ids`. Bytes that are not UTF-8 (a cut character) become U+FFFD; a leading U+FEFF is kept.
+   * @throws ArgumentError on an id that is not in the vocabulary
+   */
+  decode(ids: ArrayLike<number>): string;
+
+  /** Bytes of `ids`, exact also where they cut a character. Throws like `decode`. */
+  decodeBytes(ids: ArrayLike<number>): Uint8Array;
+
+  /** Bytes of one token, a copy. Throws like `decode`. */
+  tokenBytes(id: number): Uint8Array;
+}
