@@ -250,7 +250,7 @@ describe("the joint law of two tokens", () => {
   });
 
   it("is NOT the target's when draft and verification disagree on the temperature", () => {
-    const fit = fitOfFirstTwoTokens(target, [0, 1], draws, { drafter: mislabelled({ temperature: 0.5 }), ...warm });
+    const fit = fitOfFirstTwoTokens(target, [0, 1], 50_000, { drafter: mislabelled({ temperature: 0.5 }), ...warm });
     expect(fit.chiSquare).toBeGreaterThan(10 * fit.limit);
   });
 
@@ -262,7 +262,7 @@ describe("the joint law of two tokens", () => {
         return { kind: "completed", path, token: random.categorical(last) };
       },
     };
-    const fit = fitOfFirstTwoTokens(target, [0, 1], draws, { drafter: chain, verifier: wrong, ...warm });
+    const fit = fitOfFirstTwoTokens(target, [0, 1], 50_000, { drafter: chain, verifier: wrong, ...warm });
     expect(fit.chiSquare).toBeGreaterThan(10 * fit.limit);
   });
 
