@@ -28,20 +28,23 @@ const POSITIONS = 2 ** 31;
 /** Ranks must be below this. */
 export const RANK_LIMIT = 2 ** 22;
 
-/** Merges one piece at a time into its own scratch memory. */
+/** Merges one piece at a time in its own scratch memory. */
 export class BpeMerger {
-  /** The ids of the last piece: the first `merge(..)` entries. */
+  /** The ids of the last piece: as many entries as `merge` or `mergeIds` returned. */
   ids: Int32Array = new Int32Array(SCAN_LIMIT);
-  readonly #table: MergeTable;
-  readonly #byteRanks = new Int32Array(256 * 256).fill(NO_RANK);
-  readonly #pairRanks = new Int32Array(SCAN_LIMIT);
+  #pairRanks = new Int32Array(SCAN_LIMIT); // rank of the pair that starts at each id, NO_RANK where it does not merge
+  readonly #ranks: PairTable;
+  readonly #results: Int32Array;
+  readonly #byteIds: Int32Array;
+  readonly #byteRanks = new Int32Array(256 * 256).fill(NO_RANK); // first ranks of a piece, without hashing
 
-  constructor(table: MergeTable) {
-    this.#table = table;
+  constructor({ byteIds, ranks, results }: MergeTable) {
+    this.#ranks = ranks;
+    this.#results = results;
+    this.#byteIds = byteIds;
     for (let left = 0; left < 256; left++) {
       for (let right = 0; right < 256; right++) {
-        const rank = table.ranks.get(table.byteIds[left]!, table.byteIds[right]!);
-        if (rank >= 0) this.#byteRanks[(left << 8) | right] = rank;
+        this.#byteRanks[(left << 8) | right] = this.#rankOf(byteIds[left]!, byteIds[right]!);
       }
     }
   }
@@ -52,20 +55,34 @@ export class BpeMerger {
    * @returns how many ids it became; they stand in `this.ids` until the next call
    */
   merge(bytes: Uint8Array, start: number, end: number, below = NO_RANK): number {
-    return end - start <= SCAN_LIMIT
-      ? this.#mergeByScan(bytes, start, end, below)
-      : this.#mergeByHeap(bytes, start, end, below);
+    const count = end - start;
+    this.#reserve(count);
+    let byte = bytes[start]!;
+    this.ids[0] = this.#byteIds[byte]!;
+    for (let i = 1; i < count; i++) {
+      const following = bytes[start + i]!;
+      this.ids[i] = this.#byteIds[following]!;
+      this.#pairRanks[i - 1] = this.#byteRanks[(byte << 8) | following]!;
+      byte = following;
+    }
+    return this.#merge(count, below);
   }
 
-  #mergeByScan(bytes: Uint8Array, start: number, end: number, below: number): number {
+  /** The same from a sequence of ids, not empty. */
+  mergeIds(source: ArrayLike<number>): number {
+    this.#reserve(source.length);
+    for (let i = 0; i < source.length; i++) this.ids[i] = source[i]!;
+    for (let i = 0; i + 1 < source.length; i++) this.#pairRanks[i] = this.#rankOf(source[i]!, source[i + 1]!);
+    return this.#merge(source.length, NO_RANK);
+  }
+
+  #merge(count: number, below: number): number {
+    return count <= SCAN_LIMIT ? this.#mergeByScan(count, below) : this.#mergeByHeap(count, below);
+  }
+
+  #mergeByScan(count: number, below: number): number {
     const ids = this.ids;
-    const pairRanks = this.#pairRanks; // [count - 1], rank of the pair that starts at each id
-    const { byteIds, ranks, results } = this.#table;
-    let count = end - start;
-    for (let i = 0; i < count; i++) ids[i] = byteIds[bytes[start + i]!]!;
-    for (let i = 0; i + 1 < count; i++) {
-      pairRanks[i] = this.#byteRanks[(bytes[start + i]! << 8) | bytes[start + i + 1]!]!;
-    }
+    const pairRanks = this.#pairRanks;
     while (count > 1) {
       let best = below;
       let at = -1;
@@ -76,70 +93,67 @@ export class BpeMerger {
         }
       }
       if (at < 0) break;
-      ids[at] = results[best]!;
+      ids[at] = this.#results[best]!;
       count--;
       for (let i = at + 1; i < count; i++) {
         ids[i] = ids[i + 1]!;
         pairRanks[i - 1] = pairRanks[i]!;
       }
-      if (at > 0) pairRanks[at - 1] = rankOf(ranks, ids[at - 1]!, ids[at]!);
-      if (at + 1 < count) pairRanks[at] = rankOf(ranks, ids[at]!, ids[at + 1]!);
+      if (at > 0) pairRanks[at - 1] = this.#rankOf(ids[at - 1]!, ids[at]!);
+      if (at + 1 < count) pairRanks[at] = this.#rankOf(ids[at]!, ids[at + 1]!);
     }
     return count;
   }
 
-  #mergeByHeap(bytes: Uint8Array, start: number, end: number, below: number): number {
-    const size = end - start;
-    if (this.ids.length < size) this.ids = new Int32Array(2 * size);
+  #mergeByHeap(size: number, below: number): number {
     const ids = this.ids;
-    const { byteIds, ranks, results } = this.#table;
+    const pairRanks = this.#pairRanks;
     const next = new Int32Array(size);
     const previous = new Int32Array(size);
-    const pairRanks = new Int32Array(size).fill(NO_RANK); // present rank of the pair at each position
     const heap = new MinHeap(size);
+    const enter = (at: number, rank: number): void => {
+      pairRanks[at] = rank;
+      if (rank < below) heap.push(rank * POSITIONS + at);
+    };
+    pairRanks[size - 1] = NO_RANK;
     for (let i = 0; i < size; i++) {
-      ids[i] = byteIds[bytes[start + i]!]!;
       next[i] = i + 1 < size ? i + 1 : -1;
       previous[i] = i - 1;
-      if (i + 1 < size) {
-        const rank = this.#byteRanks[(bytes[start + i]! << 8) | bytes[start + i + 1]!]!;
-        pairRanks[i] = rank;
-        if (rank < below) heap.push(rank * POSITIONS + i);
-      }
+      enter(i, pairRanks[i]!);
     }
     while (heap.size > 0) {
       const entry = heap.pop();
       const rank = Math.floor(entry / POSITIONS);
       const at = entry - rank * POSITIONS;
-      if (pairRanks[at] !== rank) continue; // the pair changed since
+      if (pairRanks[at] !== rank) continue; // that pair is gone
       const second = next[at]!;
       const after = next[second]!;
-      ids[at] = results[rank]!;
+      const before = previous[at]!;
+      ids[at] = this.#results[rank]!;
+      pairRanks[at] = NO_RANK;
       pairRanks[second] = NO_RANK;
       next[at] = after;
-      pairRanks[at] = NO_RANK;
       if (after >= 0) {
         previous[after] = at;
-        const right = rankOf(ranks, ids[at]!, ids[after]!);
-        pairRanks[at] = right;
-        if (right < below) heap.push(right * POSITIONS + at);
+        enter(at, this.#rankOf(ids[at]!, ids[after]!));
       }
-      const before = previous[at]!;
-      if (before >= 0) {
-        const left = rankOf(ranks, ids[before]!, ids[at]!);
-        pairRanks[before] = left;
-        if (left < below) heap.push(left * POSITIONS + before);
-      }
+      if (before >= 0) enter(before, this.#rankOf(ids[before]!, ids[at]!));
     }
     let count = 0;
     for (let i = 0; i >= 0; i = next[i]!) ids[count++] = ids[i]!;
     return count;
   }
-}
 
-function rankOf(ranks: PairTable, left: number, right: number): number {
-  const rank = ranks.get(left, right);
-  return rank < 0 ? NO_RANK : rank;
+  #rankOf(left: number, right: number): number {
+    const rank = this.#ranks.get(left, right);
+    return rank < 0 ? NO_RANK : rank;
+  }
+
+  #reserve(count: number): void {
+    if (count <= this.ids.length) return;
+    this.ids = new Int32Array(2 * count);
+    this.#pairRanks = new Int32Array(2 * count);
+  }
 }
 
 /** A binary heap of doubles, smallest first. */

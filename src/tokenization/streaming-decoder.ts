@@ -10,22 +10,26 @@
 import type { Tokenizer } from "./tokenizer.ts";
 
 export class StreamingDecoder {
-  readonly #tokenizer: Pick<Tokenizer, "tokenBytes">;
+  readonly #tokenizer: Pick<Tokenizer, "tokenBytes" | "bytesAfter">;
   #decoder = newDecoder();
+  #previous: number | undefined;
 
-  constructor(tokenizer: Pick<Tokenizer, "tokenBytes">) {
+  constructor(tokenizer: Pick<Tokenizer, "tokenBytes" | "bytesAfter">) {
     this.#tokenizer = tokenizer;
   }
 
   /** Text that is complete with this token; often the token's text, `""` inside a character. */
   push(id: number): string {
-    return this.#decoder.decode(this.#tokenizer.tokenBytes(id), { stream: true });
+    const bytes = this.#tokenizer.bytesAfter?.(this.#previous, id) ?? this.#tokenizer.tokenBytes(id);
+    this.#previous = id;
+    return this.#decoder.decode(bytes, { stream: true });
   }
 
   /** What is left at the end: `""`, or U+FFFD for a character that never became whole. Ready for a new text. */
   flush(): string {
     const rest = this.#decoder.decode();
     this.#decoder = newDecoder();
+    this.#previous = undefined;
     return rest;
   }
 }

@@ -49,4 +49,10 @@ export interface Tokenizer {
 
   /** Bytes of one token, a copy. Throws like `decode`. */
   tokenBytes(id: number): Uint8Array;
+
+  /**
+   * Bytes that a token adds behind `previous` (undefined at the start of a text). Only tokenizers whose decoding depends
+   * on it have this; for the others it is `tokenBytes(id)`.
+   */
+  bytesAfter?(previous: number | undefined, id: number): Uint8Array;
 }
