@@ -17,25 +17,45 @@ let written = 0;
  * @throws FileError when it cannot be written; the old file, if any, is untouched and nothing is left beside it
  */
 export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
-  const folder = dirname(path);
-  // A leading dot hides it; process id and count keep two writers of one target apart.
-  const beside = join(folder, `.${basename(path).slice(0, 100)}.${process.pid}.${written++}.tmp`);
+  await writeFilesAtomic([[path, data]]);
+}
+
+/**
+ * Write several files, in order, each atomically, and as close to all-or-nothing as files allow: every content is on the
+ * disk before the first file takes its name, so a full disk or a refused path leaves all old files untouched. Only a
+ * crash, or a refusal, between two renames leaves the first files new and the others old.
+ * @throws FileError for the first file that cannot be written; nothing is left beside the files
+ */
+export async function writeFilesAtomic(
+  files: Iterable<readonly [path: string, data: string | Uint8Array]>,
+): Promise<void> {
+  const staged: { path: string; beside: string }[] = [];
+  let current = "";
   try {
-    await mkdir(folder, { recursive: true });
-    const file = await open(beside, "wx");
-    try {
-      await file.writeFile(data);
-      await file.sync();
-    } finally {
-      await file.close();
+    for (const [path, data] of files) {
+      current = path;
+      // A leading dot hides it; process id and count keep two writers of one target apart.
+      const beside = join(dirname(path), `.${basename(path).slice(0, 50)}.${process.pid}.${written++}.tmp`);
+      staged.push({ path, beside });
+      await mkdir(dirname(path), { recursive: true });
+      const file = await open(beside, "wx");
+      try {
+        await file.writeFile(data);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
     }
-    await renameOver(beside, path);
+    for (const { path, beside } of staged) {
+      current = path;
+      await renameOver(beside, path);
+    }
   } catch (error) {
     // The write's own error is the one to report, whether or not the clean-up succeeds.
-    await rm(beside, { force: true }).catch(() => undefined);
-    throw fileError(path, "cannot be written", error);
+    for (const { beside } of staged) await rm(beside, { force: true }).catch(() => undefined);
+    throw fileError(current, "cannot be written", error);
   }
-  await syncFolder(folder);
+  for (const folder of new Set(staged.map(({ path }) => dirname(path)))) await syncFolder(folder);
 }
 
 /**
@@ -48,6 +68,28 @@ export async function readFileBytes(path: string): Promise<Uint8Array> {
     return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
   } catch (error) {
     throw fileError(path, "cannot be read", error);
+  }
+}
+
+/** `readFileBytes`, or `undefined` where there is no such file. */
+export async function readFileBytesIfPresent(path: string): Promise<Uint8Array | undefined> {
+  try {
+    return await readFileBytes(path);
+  } catch (error) {
+    if (error instanceof FileError && codeOf(error.cause) === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Delete a file, if it is there.
+ * @throws FileError when it is and cannot be deleted
+ */
+export async function removeFile(path: string): Promise<void> {
+  try {
+    await rm(path, { force: true });
+  } catch (error) {
+    throw fileError(path, "cannot be deleted", error);
   }
 }
 

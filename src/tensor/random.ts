@@ -155,11 +155,11 @@ export class Random {
     }
     const { c, s0, s1, s2 } = state;
     if (!(Number.isInteger(c) && c >= 0 && c <= 2091639)) {
-      throw new FormatError("random state", `c must be an integer from 0 to 2091639, got ${String(c)}`);
+      throw new FormatError("random state", `c must be an integer from 0 to 2091639`);
     }
     for (const [name, lag] of Object.entries({ s0, s1, s2 })) {
       if (!(typeof lag === "number" && lag >= 0 && lag < 1 && Number.isInteger(lag * 2 ** 32))) {
-        throw new FormatError("random state", `${name} must be a multiple of 2^-32 in [0, 1), got ${String(lag)}`);
+        throw new FormatError("random state", `${name} must be a multiple of 2^-32 in [0, 1)`);
       }
     }
     if (c === 0 && s0 === 0 && s1 === 0 && s2 === 0) {
