@@ -106,6 +106,20 @@ describe("trees", () => {
     expect(report.cost.target.tokens).toBe(report.drafted + report.targetPasses);
   });
 
+  it("count a deeper branch as offered, not as tested, when the path ends at a shallow leaf", () => {
+    // Root 0 with children 1 (a leaf) and 2 -> 3 -> 3; the target is sure of 1 after 0.
+    const sure = TableModel.fromRows([[0, 1, 0, 0]]);
+    const tree: Draft = { tokens: [0, 1, 2, 3, 3], parents: [-1, 0, 0, 2, 3], laws: [null, null, null, null, null] };
+    const generation = generate(sure, [0], { drafter: stateless(() => tree), verifier: treeVerifier });
+    expect(generation.step()).toMatchObject({ kind: "completed", path: [0, 1], tokens: [1, 1] });
+    expect(generation.report).toMatchObject({ drafted: 4, accepted: 1, targetPasses: 1 });
+    expect(generation.report.positions).toEqual([
+      { offered: 1, tested: 1, accepted: 1 },
+      { offered: 1, tested: 0, accepted: 0 },
+      { offered: 1, tested: 0, accepted: 0 },
+    ]);
+  });
+
   it("are flat: depths and children follow from the parents", () => {
     const tree: Draft = { ...rootDraft(7), tokens: [7, 3, 5, 4, 9], parents: [-1, 0, 0, 1, 0] };
     expect(Array.from(nodeDepths(tree))).toEqual([0, 1, 1, 2, 1]);
