@@ -1,0 +1,183 @@
+/**
+ * The embedded pair: a target and a draft decoder trained by this project's own code on declarations, one vocabulary.
+ * This file is the recipe (`tokenthrift train`); `models/` holds what it produced.
+ *
+ * Trained on TypeScript's library declarations and Node's, less the held-out files (`corpus.ts`).
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { libraryDeclarations, nodeDeclarations, packageVersion } from "./corpus.ts";
+import { ArgumentError } from "./errors.ts";
+import { readFileBytes, writeFileAtomic } from "./files.ts";
+import { writeCheckpoint } from "./model/checkpoint.ts";
+import { type DecoderConfig, parameterCount } from "./model/decoder-config.ts";
+import { Trainer, type TrainingOptions } from "./model/training.ts";
+import { duration, Progress } from "./progress.ts";
+import { activeBackend, useBackend } from "./tensor/backend.ts";
+import { Bpe } from "./tokenization/bpe.ts";
+
+export const embeddedModels = ["target", "draft"] as const;
+export type EmbeddedModel = (typeof embeddedModels)[number];
+
+export const endOfText = "<|endoftext|>";
+export const embeddedVocabularySize = 1024;
+
+const shared = {
+  vocabularySize: embeddedVocabularySize,
+  contextLength: 256,
+  ropeTheta: 10_000,
+  normEpsilon: 1e-5,
+  tiedEmbeddings: true,
+  projectionBiases: false,
+} as const;
+
+interface Recipe {
+  readonly config: DecoderConfig;
+  readonly options: TrainingOptions;
+}
+
+/** Shapes and training options. The draft has one layer, because a draft is only worth what its passes cost. */
+export const recipes: Readonly<Record<EmbeddedModel, Recipe>> = {
+  target: {
+    config: { ...shared, width: 128, layers: 4, heads: 4, keyValueHeads: 2, headWidth: 32, hiddenWidth: 384 },
+    options: { steps: 7000, batchSize: 4, sequenceLength: 256, learningRate: 2e-3, finalLearningRate: 1e-4, seed: 1 },
+  },
+  draft: {
+    config: { ...shared, width: 64, layers: 1, heads: 2, keyValueHeads: 2, headWidth: 32, hiddenWidth: 176 },
+    options: { steps: 10_000, batchSize: 8, sequenceLength: 128, learningRate: 4e-3, finalLearningRate: 1e-4, seed: 2 },
+  },
+};
+
+/** Folder of an embedded model's checkpoint, beside the package's sources or build. */
+export function embeddedFolder(which: EmbeddedModel): string {
+  return fileURLToPath(new URL(`../models/declarations-${which}`, import.meta.url));
+}
+
+/** The corpus as documents of text: what is learned from and what is held out. */
+export function embeddedCorpus(): { training: string[]; heldOut: string[] } {
+  const { heldOut, others } = nodeDeclarations();
+  return {
+    training: [...libraryDeclarations(), ...others].map(({ text }) => text),
+    heldOut: heldOut.map(({ text }) => text),
+  };
+}
+
+/** Byte-level BPE of the embedded pair, trained on the training documents. */
+export function trainEmbeddedTokenizer(training: readonly string[]): Bpe {
+  return Bpe.train(training, { vocabSize: embeddedVocabularySize, pattern: "cl100k", specialTokens: [endOfText] });
+}
+
+/** Documents as one stream, each ended by the end-of-text token. */
+export function tokenStream(tokenizer: Bpe, documents: readonly string[]): Uint16Array {
+  const end = tokenizer.encode(endOfText, { allowedSpecial: "all" });
+  const parts = documents.flatMap((text) => [tokenizer.encode(text, { disallowedSpecial: [] }), end]);
+  const stream = new Uint16Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    stream.set(part, at);
+    at += part.length;
+  }
+  return stream;
+}
+
+export interface TrainEmbeddedOptions {
+  readonly model: EmbeddedModel;
+  /** Folder of the finished checkpoint. Default: the embedded one. */
+  readonly out?: string;
+  /** Folder for the state of unfinished runs. Default `.checkpoints`. */
+  readonly state?: string;
+  /** Updates; a short run shows that everything works. Default: the recipe's. */
+  readonly steps?: number;
+  /** Stops the run after the current step; its state is saved. */
+  readonly signal?: AbortSignal;
+  /** Called with a line of text now and then: what a log wants. Default: nothing. */
+  readonly log?: (line: string) => void;
+}
+
+/** What a training run came to. An interrupted one resumes exactly when started again. */
+export type TrainEmbeddedResult =
+  | { readonly kind: "finished"; readonly folder: string; readonly steps: number; readonly tokensPerSecond: number }
+  | { readonly kind: "interrupted"; readonly statePath: string; readonly steps: number };
+
+/** Train one of the pair by its recipe, resuming from saved state where there is some, and write its checkpoint. */
+export async function trainEmbedded(options: TrainEmbeddedOptions): Promise<TrainEmbeddedResult> {
+  const { model, signal } = options;
+  const recipe = recipes[model];
+  const steps = options.steps ?? recipe.options.steps;
+  if (!Number.isSafeInteger(steps) || steps < 1) throw new ArgumentError("steps", "an integer >= 1", steps);
+  const log = options.log ?? (() => {});
+  await useBackend();
+
+  const corpus = embeddedCorpus();
+  const tokenizer = trainEmbeddedTokenizer(corpus.training);
+  const streams = {
+    training: tokenStream(tokenizer, corpus.training),
+    validation: tokenStream(tokenizer, corpus.heldOut),
+  };
+  log(`${streams.training.length} tokens to learn from, ${parameterCount(recipe.config)} parameters, ${steps} steps`);
+
+  const trainer = new Trainer(recipe.config, streams, { ...recipe.options, steps });
+  const statePath = join(options.state ?? ".checkpoints", `declarations-${model}-${steps}.safetensors`);
+  if (existsSync(statePath)) {
+    trainer.restore(await readFileBytes(statePath), statePath);
+    log(`resumed at step ${trainer.stepsDone}`);
+  }
+  const tokensPerStep = trainer.options.batchSize * trainer.options.sequenceLength;
+  const first = trainer.stepsDone;
+  const started = performance.now();
+  const speed = (): number => (tokensPerStep * (trainer.stepsDone - first)) / ((performance.now() - started) / 1000);
+  const progress = new Progress(`training ${model}`, steps, first);
+  try {
+    let smoothed: number | undefined;
+    while (!trainer.finished) {
+      const { loss } = trainer.step();
+      smoothed = smoothed === undefined ? loss : 0.98 * smoothed + 0.02 * loss;
+      progress.update(trainer.stepsDone, `loss ${smoothed.toFixed(3)}  ${speed().toFixed(0)} tokens/s`);
+      if (trainer.stepsDone % trainer.options.validateEvery === 0) {
+        const point = trainer.curve.at(-1)!;
+        const left = duration(((steps - trainer.stepsDone) * tokensPerStep) / speed());
+        log(
+          `step ${point.step}: training ${point.trainingLoss.toFixed(4)}, held out ` +
+            `${point.validationLoss.toFixed(4)} nats per token, ${speed().toFixed(0)} tokens/s, ${left} left`,
+        );
+        await writeFileAtomic(statePath, trainer.save());
+      }
+      // Lets Ctrl-C arrive between steps.
+      await new Promise((resolve) => setImmediate(resolve));
+      if (signal?.aborted && !trainer.finished) {
+        await writeFileAtomic(statePath, trainer.save());
+        return { kind: "interrupted", statePath, steps: trainer.stepsDone };
+      }
+    }
+  } finally {
+    progress.finish();
+    trainer.close();
+  }
+  await writeFileAtomic(statePath, trainer.save());
+  const folder = options.out ?? embeddedFolder(model);
+  await writeCheckpoint(
+    folder,
+    {
+      config: recipe.config,
+      tensors: trainer.weights(),
+      tokenizer,
+      training: {
+        corpus: {
+          training: ["typescript lib/lib.*.d.ts", "@types/node, all other declarations"],
+          validation: corpus.heldOut.length,
+          versions: { typescript: packageVersion("typescript"), "@types/node": packageVersion("@types/node") },
+          trainingTokens: streams.training.length,
+          validationTokens: streams.validation.length,
+        },
+        options: trainer.options,
+        tokensSeen: steps * tokensPerStep,
+        curve: trainer.curve,
+        backend: activeBackend(),
+        command: `tokenthrift train --model ${model}`,
+      },
+    },
+    { dtype: "F16" },
+  );
+  return { kind: "finished", folder, steps, tokensPerSecond: speed() };
+}

@@ -1,0 +1,141 @@
+import { beforeAll, describe, expect, it } from "vitest";
+import { ArgumentError, FormatError } from "../../src/errors.ts";
+import type { DecoderConfig } from "../../src/model/decoder-config.ts";
+import { Decoder } from "../../src/model/decoder-session.ts";
+import { totalBits } from "../../src/model/evaluation.ts";
+import { Trainer, type TrainingOptions } from "../../src/model/training.ts";
+import { useBackend } from "../../src/tensor/backend.ts";
+import { aliveTensors } from "../../src/tensor/ops.ts";
+import { Random } from "../../src/tensor/random.ts";
+
+const config: DecoderConfig = {
+  vocabularySize: 12,
+  width: 16,
+  layers: 2,
+  heads: 2,
+  keyValueHeads: 1,
+  headWidth: 8,
+  hiddenWidth: 32,
+  contextLength: 16,
+  ropeTheta: 10_000,
+  normEpsilon: 1e-5,
+  tiedEmbeddings: true,
+  projectionBiases: false,
+};
+const options: TrainingOptions = {
+  steps: 8,
+  batchSize: 4,
+  sequenceLength: 16,
+  learningRate: 1e-2,
+  warmupSteps: 2,
+  validateEvery: 3,
+  validationSequences: 8,
+  seed: 5,
+};
+
+/** Words of three ids, each one's last two fixed by its first: 2 of 3 tokens can be learned to certainty. */
+function words(seed: number, count: number): Int32Array {
+  const random = new Random(seed);
+  const stream: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const first = random.integer(4);
+    stream.push(first, 4 + first, 8 + ((first * 3) % 4));
+  }
+  return Int32Array.from(stream);
+}
+const streams = { training: words(1, 400), validation: words(2, 100) };
+
+describe("training", () => {
+  beforeAll(async () => {
+    await useBackend("wasm");
+  });
+
+  it("stopped, saved and resumed gives the same weights, bit for bit, as never stopped", () => {
+    const whole = new Trainer(config, streams, options);
+    while (!whole.finished) whole.step();
+    for (const stop of [1, 3, 7]) {
+      const first = new Trainer(config, streams, options);
+      while (first.stepsDone < stop) first.step();
+      const state = first.save();
+      const second = new Trainer(config, streams, options);
+      second.restore(state);
+      expect(second.stepsDone).toBe(stop);
+      while (!second.finished) second.step();
+      for (const [name, { data }] of whole.weights()) expect(second.weights().get(name)!.data).toEqual(data);
+      expect(second.curve).toEqual(whole.curve);
+      expect(second.save()).toEqual(whole.save());
+      first.close();
+      second.close();
+    }
+    whole.close();
+  });
+
+  it("gives other weights for another seed, and the same for the same", () => {
+    const run = (seed: number) => {
+      const trainer = new Trainer(config, streams, { ...options, steps: 2, seed });
+      trainer.step();
+      trainer.close();
+      return trainer.weights().get("model.layers.0.mlp.up_proj.weight")!.data;
+    };
+    expect(run(1)).toEqual(run(1));
+    expect(run(1)).not.toEqual(run(2));
+  });
+
+  it("learns what can be learned, and no more: the law of the held-out words", () => {
+    const trainer = new Trainer(config, streams, { ...options, steps: 150, validateEvery: 50 });
+    const before = trainer.validate();
+    expect(before).toBeCloseTo(Math.log(12), 1);
+    while (!trainer.finished) trainer.step();
+    // One free choice of four in each word of three: log(4) / 3 nats a token is the floor.
+    const floor = Math.log(4) / 3;
+    expect(trainer.curve.map(({ step }) => step)).toEqual([50, 100, 150]);
+    expect(trainer.curve.at(-1)!.validationLoss).toBeGreaterThan(floor - 0.03);
+    expect(trainer.curve.at(-1)!.validationLoss).toBeLessThan(floor + 0.08);
+    // The trained weights say the same through the session contract, in bits.
+    const model = new Decoder(config, trainer.weights());
+    const bits = totalBits(model, streams.validation) / (streams.validation.length - 1);
+    expect(bits).toBeCloseTo(trainer.curve.at(-1)!.validationLoss / Math.LN2, 1);
+    model.close();
+    trainer.close();
+  });
+
+  it("leaks no tensors", () => {
+    const before = aliveTensors();
+    const trainer = new Trainer(config, streams, options);
+    trainer.step();
+    trainer.validate();
+    const held = aliveTensors();
+    trainer.step();
+    trainer.validate();
+    expect(aliveTensors()).toBe(held);
+    trainer.close();
+    expect(aliveTensors()).toBe(before);
+  });
+
+  it("refuses options, streams and states that cannot be meant", () => {
+    const make = (change: Partial<TrainingOptions>) => () => new Trainer(config, streams, { ...options, ...change });
+    expect(make({ steps: 0 })).toThrow(ArgumentError);
+    expect(make({ sequenceLength: 17 })).toThrow(/context/);
+    expect(make({ learningRate: -1 })).toThrow(/learningRate/);
+    expect(make({ clipNorm: Number.NaN })).toThrow(/clipNorm/);
+    expect(() => new Trainer(config, { ...streams, validation: new Int32Array(5) }, options)).toThrow(/validation/);
+    expect(() => new Trainer(config, { ...streams, training: words(1, 99).fill(12) }, options)).toThrow(/below 12/);
+
+    const trainer = new Trainer(config, streams, options);
+    const state = trainer.save();
+    const other = new Trainer(config, streams, { ...options, seed: 6 });
+    expect(() => other.restore(state)).toThrow(/another config or other options/);
+    expect(() => trainer.restore(state.subarray(0, state.length - 9))).toThrow(FormatError);
+    expect(() => trainer.restore(new Uint8Array(4))).toThrow(FormatError);
+    trainer.close();
+    other.close();
+  });
+
+  it("stops with a clear error when training diverges", () => {
+    const trainer = new Trainer(config, streams, { ...options, steps: 60, learningRate: 1e30, warmupSteps: 0 });
+    expect(() => {
+      while (!trainer.finished) trainer.step();
+    }).toThrow(/learningRate/);
+    trainer.close();
+  });
+});
