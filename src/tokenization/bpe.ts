@@ -95,7 +95,7 @@ export class Bpe implements Tokenizer {
     const ids = new IdBuffer(16 + (text.length >> 2));
     for (const { start, end, id } of this.#special.split(text, options)) {
       if (id >= 0) ids.push(id);
-      else this.#encoder.encode(text, start, end, ids);
+      else this.#encoder.encode(end - start === text.length ? text : text.slice(start, end), ids);
     }
     return ids.toArray();
   }

@@ -7,7 +7,7 @@ export class TokenTable {
   readonly bytes: Uint8Array;
   /** Length `size + 1`. */
   readonly offsets: Uint32Array;
-  #index: Int32Array | undefined; // open addressing by hash of bytes; -1 = empty
+  readonly #slots: Int32Array; // open addressing, at most half full: hash, id; id -1 = empty
 
   /** @param tokens bytes by id; undefined for ids that are not used */
   constructor(tokens: readonly (Uint8Array | undefined)[]) {
@@ -22,6 +22,8 @@ export class TokenTable {
       const token = tokens[id];
       if (token !== undefined) this.bytes.set(token, this.offsets[id]!);
     }
+    this.#slots = new Int32Array(2 * 2 ** Math.ceil(Math.log2(2 * tokens.length + 2))).fill(-1);
+    this.#index();
   }
 
   /** Number of ids, unused ones included. */
@@ -41,32 +43,36 @@ export class TokenTable {
 
   /** Id of the token with the bytes `source[start .. end]`, -1 when there is none. */
   find(source: Uint8Array, start: number, end: number): number {
-    this.#index ??= this.#buildIndex();
-    const mask = this.#index.length - 1;
-    let slot = hashBytes(source, start, end) & mask;
-    for (;;) {
-      const id = this.#index[slot]!;
-      if (id < 0 || this.#equals(id, source, start, end)) return id;
-      slot = (slot + 1) & mask;
+    return this.findHashed(hashBytes(source, start, end), source, start, end);
+  }
+
+  /** `find` for a caller who has the `hashBytes` of those bytes already. */
+  findHashed(hash: number, source: Uint8Array, start: number, end: number): number {
+    const slots = this.#slots;
+    const mask = (slots.length >> 1) - 1;
+    for (let slot = hash & mask; ; slot = (slot + 1) & mask) {
+      const id = slots[2 * slot + 1]!;
+      if (id < 0 || (slots[2 * slot] === hash && this.#equals(id, source, start, end))) return id;
     }
   }
 
-  #buildIndex(): Int32Array {
-    const index = new Int32Array(2 ** Math.ceil(Math.log2(2 * this.size + 2))).fill(-1);
-    const mask = index.length - 1;
+  #index(): void {
+    const mask = (this.#slots.length >> 1) - 1;
     for (let id = 0; id < this.size; id++) {
       if (this.length(id) === 0) continue;
-      let slot = hashBytes(this.bytes, this.offsets[id]!, this.offsets[id + 1]!) & mask;
-      while (index[slot]! >= 0) slot = (slot + 1) & mask;
-      index[slot] = id;
+      const hash = hashBytes(this.bytes, this.offsets[id]!, this.offsets[id + 1]!);
+      let slot = hash & mask;
+      while (this.#slots[2 * slot + 1]! >= 0) slot = (slot + 1) & mask;
+      this.#slots[2 * slot] = hash;
+      this.#slots[2 * slot + 1] = id;
     }
-    return index;
   }
 
   #equals(id: number, source: Uint8Array, start: number, end: number): boolean {
     const from = this.offsets[id]!;
-    if (this.length(id) !== end - start) return false;
-    for (let i = start; i < end; i++) if (this.bytes[from + i - start] !== source[i]) return false;
+    if (this.offsets[id + 1]! - from !== end - start) return false;
+    const shift = from - start;
+    for (let i = start; i < end; i++) if (this.bytes[shift + i] !== source[i]) return false;
     return true;
   }
 }
@@ -79,7 +85,8 @@ export function concatBytes(a: Uint8Array, b: Uint8Array): Uint8Array {
   return joined;
 }
 
-function hashBytes(source: Uint8Array, start: number, end: number): number {
+/** A 32-bit hash of `source[start .. end]`. */
+export function hashBytes(source: Uint8Array, start: number, end: number): number {
   let h = 0;
   for (let i = start; i < end; i++) h = Math.imul(h ^ source[i]!, 0x01000193) + 0x9e37;
   h ^= h >>> 15;
