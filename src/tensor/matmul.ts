@@ -21,14 +21,16 @@ export function matMul(a: Tensor, b: Tensor): Tensor {
   const m = a.shape.at(-2)!;
   const k = a.shape.at(-1)!;
   const n = b.shape.at(-1)!;
-  if (b.rank === 2) {
-    // The rows of every batch entry stand below each other: one product for all.
-    const product = product2d(a.rank === 2 ? a : tf.reshape(a, [-1, k]), b);
-    return a.rank === 2 ? product : tf.reshape(product, [...a.shape.slice(0, -1), n]);
-  }
-  const batch = a.size / (m * k);
-  const product = productBatched(tf.reshape(a, [batch, m, k]), tf.reshape(b, [batch, k, n]));
-  return tf.reshape(product, [...a.shape.slice(0, -1), n]);
+  if (a.rank === 2) return product2d(a, b);
+  return tf.tidy(() => {
+    if (b.rank === 2) {
+      // The rows of every batch entry stand below each other: one product for all.
+      return tf.reshape(product2d(tf.reshape(a, [-1, k]), b), [...a.shape.slice(0, -1), n]);
+    }
+    const batch = a.size / (m * k);
+    const product = productBatched(tf.reshape(a, [batch, m, k]), tf.reshape(b, [batch, k, n]));
+    return tf.reshape(product, [...a.shape.slice(0, -1), n]);
+  });
 }
 
 /** [m, k] x [k, n] -> [m, n] */

@@ -86,8 +86,10 @@ export const silu = tf.customGrad((x, save) => {
 
 /** GELU in its tanh form, as GPT-2 computes it (Hendrycks and Gimpel, arXiv 1606.08415). */
 export function gelu(x: Tensor): Tensor {
-  const inner = tf.mul(tf.add(x, tf.mul(tf.mul(tf.square(x), x), 0.044715)), Math.sqrt(2 / Math.PI));
-  return tf.mul(tf.mul(x, 0.5), tf.add(tf.tanh(inner), 1));
+  return tf.tidy(() => {
+    const inner = tf.mul(tf.add(x, tf.mul(tf.mul(tf.square(x), x), 0.044715)), Math.sqrt(2 / Math.PI));
+    return tf.mul(tf.mul(x, 0.5), tf.add(tf.tanh(inner), 1));
+  });
 }
 
 /**
@@ -158,9 +160,11 @@ export function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
  * x [.., width], weight and bias [width] -> [.., width]
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: number): Tensor {
-  const centered = tf.sub(x, tf.mean(x, -1, true));
-  const variance = tf.mean(tf.square(centered), -1, true);
-  return tf.add(tf.mul(tf.div(centered, tf.sqrt(tf.add(variance, epsilon))), weight), bias);
+  return tf.tidy(() => {
+    const centered = tf.sub(x, tf.mean(x, -1, true));
+    const variance = tf.mean(tf.square(centered), -1, true);
+    return tf.add(tf.mul(tf.div(centered, tf.sqrt(tf.add(variance, epsilon))), weight), bias);
+  });
 }
 
 /** [.., width] -> [width]. A product with a row of ones: the library's own sum over the first axis is 40 times slower. */
