@@ -1,0 +1,15 @@
+/** What the techniques act on: contracts, an exact table model, the decoder, training and checkpoints. */
+export { type AdamWOptions, adamWStep, clipGlobalNorm, globalNorm, type Moments, warmupCosine } from "./adamw.ts";
+export { readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
+export { type Checkpoint, type CheckpointOptions, parseCheckpoint, serializeCheckpoint } from "./checkpoint-format.ts";
+export * from "./decoder.ts";
+export * from "./decoder-config.ts";
+export { Decoder } from "./decoder-session.ts";
+export * from "./evaluation.ts";
+export * from "./kneser-ney.ts";
+export * from "./language-model.ts";
+export { type Llama2cFile, readLlama2c } from "./llama2c.ts";
+export * from "./load.ts";
+export * from "./table-model.ts";
+export * from "./training.ts";
+export type { Weights } from "./weights.ts";
