@@ -92,6 +92,11 @@ export function gelu(x: Tensor): Tensor {
   });
 }
 
+/** GELU as defined, x * Phi(x) with the normal distribution function: what BERT and ViT checkpoints were trained with. */
+export function geluErf(x: Tensor): Tensor {
+  return tf.tidy(() => tf.mul(tf.mul(x, 0.5), tf.add(tf.erf(tf.mul(x, Math.SQRT1_2)), 1)));
+}
+
 /**
  * `mask ? x : y`, element by element. The mask holds 0 and 1, has the shape of x and y, and is a constant: no gradient
  * flows into it. (The library's `where` cannot be trained through when the mask is itself a comparison.)
