@@ -286,6 +286,7 @@ describe("the end", () => {
       expect(report.tokens).toHaveLength(17);
       expect(report.tokens.slice(0, 4)).toEqual([4, 5, 0, 1]);
       expect(report.finish).toEqual({ kind: "context" });
+      expect(run(cycle, [0, 1, 2, 3], { drafter: randomDrafter({ gamma }) }).report.tokens).toEqual(report.tokens);
     }
     const full = Array.from({ length: 20 }, (_, i) => i % vocabularySize);
     const { report } = run(cycle, full, { drafter: new ChainDrafter(cycle), maxTokens: 5 });
