@@ -59,7 +59,7 @@ export function buildMergeTable(definition: BpeDefinition, table: TokenTable): M
 
 /** Every way to cut a token in two tokens; rank and result are the token's id. */
 function anySplit(table: TokenTable): Pick<MergeTable, "ranks" | "results"> {
-  const ranks = new PairTable(table.size);
+  const ranks = new PairTable(2 * table.size);
   const { bytes, offsets } = table;
   for (let id = 0; id < table.size; id++) {
     const end = offsets[id + 1]!;

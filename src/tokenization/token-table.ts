@@ -7,7 +7,7 @@ export class TokenTable {
   readonly bytes: Uint8Array;
   /** Length `size + 1`. */
   readonly offsets: Uint32Array;
-  readonly #slots: Int32Array; // open addressing, at most half full: hash, id; id -1 = empty
+  #slots: Int32Array | undefined; // open addressing, at most half full: hash, id; id -1 = empty
 
   /** @param tokens bytes by id; undefined for ids that are not used */
   constructor(tokens: readonly (Uint8Array | undefined)[]) {
@@ -22,8 +22,6 @@ export class TokenTable {
       const token = tokens[id];
       if (token !== undefined) this.bytes.set(token, this.offsets[id]!);
     }
-    this.#slots = new Int32Array(2 * 2 ** Math.ceil(Math.log2(2 * tokens.length + 2))).fill(-1);
-    this.#index();
   }
 
   /** Number of ids, unused ones included. */
@@ -48,7 +46,7 @@ export class TokenTable {
 
   /** `find` for a caller who has the `hashBytes` of those bytes already. */
   findHashed(hash: number, source: Uint8Array, start: number, end: number): number {
-    const slots = this.#slots;
+    const slots = this.#slots ?? this.#index();
     const mask = (slots.length >> 1) - 1;
     for (let slot = hash & mask; ; slot = (slot + 1) & mask) {
       const id = slots[2 * slot + 1]!;
@@ -56,16 +54,19 @@ export class TokenTable {
     }
   }
 
-  #index(): void {
-    const mask = (this.#slots.length >> 1) - 1;
+  #index(): Int32Array {
+    const slots = new Int32Array(2 * 2 ** Math.ceil(Math.log2(2 * this.size + 2))).fill(-1);
+    const mask = (slots.length >> 1) - 1;
     for (let id = 0; id < this.size; id++) {
       if (this.length(id) === 0) continue;
       const hash = hashBytes(this.bytes, this.offsets[id]!, this.offsets[id + 1]!);
       let slot = hash & mask;
-      while (this.#slots[2 * slot + 1]! >= 0) slot = (slot + 1) & mask;
-      this.#slots[2 * slot] = hash;
-      this.#slots[2 * slot + 1] = id;
+      while (slots[2 * slot + 1]! >= 0) slot = (slot + 1) & mask;
+      slots[2 * slot] = hash;
+      slots[2 * slot + 1] = id;
     }
+    this.#slots = slots;
+    return slots;
   }
 
   #equals(id: number, source: Uint8Array, start: number, end: number): boolean {
