@@ -37,9 +37,10 @@ export function matMul(a: Tensor, b: Tensor): Tensor {
 const product2d = tf.customGrad((a, b, save) => {
   const left = a as tf.Tensor2D;
   const right = b as tf.Tensor2D;
-  (save as tf.GradSaveFunc)([left, right]);
+  const value = tf.matMul(left, right);
+  (save as tf.GradSaveFunc)([left, right]); // last: what is saved before an error is never freed
   return {
-    value: tf.matMul(left, right),
+    value,
     gradFunc: (dy: Tensor, saved: Tensor[]) => [
       tf.matMul(dy as tf.Tensor2D, tf.transpose(saved[1] as tf.Tensor2D)),
       tf.matMul(tf.transpose(saved[0] as tf.Tensor2D), dy as tf.Tensor2D),
@@ -51,9 +52,10 @@ const product2d = tf.customGrad((a, b, save) => {
 const productBatched = tf.customGrad((a, b, save) => {
   const left = a as Tensor;
   const right = b as Tensor;
+  const value = multiplyBatch(left, right);
   (save as tf.GradSaveFunc)([left, right]);
   return {
-    value: multiplyBatch(left, right),
+    value,
     gradFunc: (dy: Tensor, saved: Tensor[]) => [
       multiplyBatch(dy, tf.transpose(saved[1]!, [0, 2, 1])),
       multiplyBatch(tf.transpose(saved[0]!, [0, 2, 1]), dy),

@@ -54,10 +54,10 @@ export function aliveTensors(): number {
 // ------------------------------------------------------------------------------------------------- element by element
 
 /** x + y, with broadcasting (as all two-sided operations here). */
-export const add = (x: Tensor, y: Tensor): Tensor => tf.add(x, y);
-export const subtract = (x: Tensor, y: Tensor): Tensor => tf.sub(x, y);
-export const multiply = (x: Tensor, y: Tensor): Tensor => tf.mul(x, y);
-export const divide = (x: Tensor, y: Tensor): Tensor => tf.div(x, y);
+export const add = (x: Tensor, y: Tensor): Tensor => tf.add(...broadcastable("add", x, y));
+export const subtract = (x: Tensor, y: Tensor): Tensor => tf.sub(...broadcastable("subtract", x, y));
+export const multiply = (x: Tensor, y: Tensor): Tensor => tf.mul(...broadcastable("multiply", x, y));
+export const divide = (x: Tensor, y: Tensor): Tensor => tf.div(...broadcastable("divide", x, y));
 /** x * factor */
 export const scale = (x: Tensor, factor: number): Tensor => tf.mul(x, factor);
 export const negate = (x: Tensor): Tensor => tf.neg(x);
@@ -73,9 +73,10 @@ export const relu = (x: Tensor): Tensor => tf.relu(x);
 export const silu = tf.customGrad((x, save) => {
   const input = x as Tensor;
   const gate = tf.sigmoid(input);
-  (save as tf.GradSaveFunc)([input, gate]);
+  const value = tf.mul(input, gate);
+  (save as tf.GradSaveFunc)([input, gate]); // last: what is saved before an error is never freed
   return {
-    value: tf.mul(input, gate),
+    value,
     // d/dx x s(x) = s + x s (1 - s)
     gradFunc: (dy: Tensor, saved: Tensor[]) => {
       const [input, gate] = saved as [Tensor, Tensor];
@@ -102,6 +103,9 @@ export function geluErf(x: Tensor): Tensor {
  * flows into it. (The library's `where` cannot be trained through when the mask is itself a comparison.)
  */
 export function select(mask: Tensor, x: Tensor, y: Tensor): Tensor {
+  if (!sameShape(mask.shape, x.shape) || !sameShape(x.shape, y.shape)) {
+    throw new ArgumentError("select", "mask, x and y of one shape", [mask.shape, x.shape, y.shape]);
+  }
   const chosen = tf.customGrad((a, b) => ({
     value: tf.where(tf.cast(mask, "bool"), a as Tensor, b as Tensor),
     gradFunc: (dy: Tensor) => [tf.mul(dy, mask), tf.mul(dy, tf.sub(1, mask))],
@@ -111,26 +115,77 @@ export function select(mask: Tensor, x: Tensor, y: Tensor): Tensor {
 
 // ----------------------------------------------------------------------------------------------------------- reductions
 
-/** Sum over `axis` (default: all axes, giving a scalar). */
-export const sum = (x: Tensor, axis?: number, keepDims = false): Tensor => tf.sum(x, axis, keepDims);
-export const mean = (x: Tensor, axis?: number, keepDims = false): Tensor => tf.mean(x, axis, keepDims);
-export const max = (x: Tensor, axis?: number, keepDims = false): Tensor => tf.max(x, axis, keepDims);
+/** Sum over `axis` (negative: from the end; default: all axes, giving a scalar). */
+export const sum = (x: Tensor, axis?: number, keepDims = false): Tensor => tf.sum(x, axisOf("sum", x, axis), keepDims);
+export const mean = (x: Tensor, axis?: number, keepDims = false): Tensor =>
+  tf.mean(x, axisOf("mean", x, axis), keepDims);
+/** Largest value over `axis`. Values that tie for it each take the whole gradient. */
+export const max = (x: Tensor, axis?: number, keepDims = false): Tensor => tf.max(x, axisOf("max", x, axis), keepDims);
 
 /** Softmax over the last axis. */
-export const softmax = (x: Tensor): Tensor => tf.softmax(x);
+export function softmax(x: Tensor): Tensor {
+  axisOf("softmax", x, -1);
+  return tf.softmax(x);
+}
 
 // ---------------------------------------------------------------------------------------------------------------- shape
 
-export const reshape = (x: Tensor, shape: readonly number[]): Tensor => tf.reshape(x, [...shape]);
-/** Reorder axes; default: reverse them. */
-export const transpose = (x: Tensor, axes?: readonly number[]): Tensor =>
-  tf.transpose(x, axes === undefined ? undefined : [...axes]);
-export const concat = (xs: readonly Tensor[], axis: number): Tensor => tf.concat([...xs], axis);
-export const slice = (x: Tensor, begin: readonly number[], size: readonly number[]): Tensor =>
-  tf.slice(x, [...begin], [...size]);
+/** The same values, row-major, in another shape; one size may be -1: what is left. */
+export function reshape(x: Tensor, shape: readonly number[]): Tensor {
+  const known = shape.reduce((size, n) => (n === -1 ? size : size * n), 1);
+  const open = shape.filter((n) => n === -1).length;
+  if (open === 0 ? known !== x.size : open > 1 || x.size % known !== 0) {
+    throw new ArgumentError("reshape", `a shape of ${x.size} values, as [${x.shape.join(", ")}] has`, shape);
+  }
+  return tf.reshape(x, [...shape]);
+}
 
-/** Rows of a table: [rows, width] and ids [..] (int32) -> [.., width]. The embedding. Differentiable in the table. */
-export const gather = (table: Tensor, ids: Tensor): Tensor => tf.gather(table, ids);
+/** Reorder axes: axis i of the result is axis `axes[i]` of x. Default: reverse them. */
+export function transpose(x: Tensor, axes?: readonly number[]): Tensor {
+  if (axes === undefined) return tf.transpose(x);
+  if (axes.length !== x.rank || x.shape.some((_, axis) => !axes.includes(axis))) {
+    throw new ArgumentError("transpose", `each axis of [${x.shape.join(", ")}] once`, axes);
+  }
+  return tf.transpose(x, [...axes]);
+}
+
+/** Join along `axis` (negative: from the end); the other axes must agree. */
+export function concat(xs: readonly Tensor[], axis: number): Tensor {
+  const [first] = xs;
+  if (first === undefined) throw new ArgumentError("concat", "at least one tensor", xs.length);
+  const along = axisOf("concat", first, axis)!;
+  if (xs.some((x) => x.rank !== first.rank || x.shape.some((size, a) => a !== along && size !== first.shape[a]))) {
+    const shapes = xs.map((x) => x.shape);
+    throw new ArgumentError("concat", `shapes that differ in axis ${along} only`, shapes);
+  }
+  return tf.concat([...xs], along);
+}
+
+/** The part that begins at `begin` and measures `size`, axis by axis; a size of -1 reaches to the end. */
+export function slice(x: Tensor, begin: readonly number[], size: readonly number[]): Tensor {
+  const inside =
+    begin.length === x.rank &&
+    size.length === x.rank &&
+    x.shape.every((n, a) => begin[a]! >= 0 && size[a]! >= -1 && begin[a]! + Math.max(0, size[a]!) <= n);
+  if (!inside) throw new ArgumentError("slice", `begin and size inside [${x.shape.join(", ")}]`, { begin, size });
+  return tf.slice(x, [...begin], [...size]);
+}
+
+/**
+ * Rows of a table: [rows, width] and ids [..] (int32) -> [.., width]. The embedding. Differentiable in the table.
+ * @throws ArgumentError on an id outside the table
+ */
+export function gather(table: Tensor, ids: Tensor): Tensor {
+  if (table.rank !== 2 || ids.dtype !== "int32") {
+    const got = { table: table.shape, ids: ids.dtype };
+    throw new ArgumentError("gather", "a table of rank 2 and int32 ids", got, "Make ids with `integers`.");
+  }
+  const rows = table.shape[0]!;
+  for (const id of ids.dataSync()) {
+    if (id < 0 || id >= rows) throw new ArgumentError("gather", `ids from 0 to ${rows - 1}`, id);
+  }
+  return tf.gather(table, ids);
+}
 
 // -------------------------------------------------------------------------------------------------------- normalization
 
@@ -139,13 +194,15 @@ export const gather = (table: Tensor, ids: Tensor): Tensor => tf.gather(table, i
  * x [.., width], weight [width] -> [.., width]
  */
 export function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
+  checkWidth("rmsNorm", x, weight);
   const normalized = tf.customGrad((x, weight, save) => {
     const input = x as Tensor;
     const gain = weight as Tensor;
     const inverse = tf.rsqrt(tf.add(tf.mean(tf.square(input), -1, true), epsilon)); // [.., 1]
+    const value = tf.mul(tf.mul(input, inverse), gain);
     (save as tf.GradSaveFunc)([input, gain, inverse]);
     return {
-      value: tf.mul(tf.mul(input, inverse), gain),
+      value,
       gradFunc: (dy: Tensor, saved: Tensor[]) => {
         const [input, gain, inverse] = saved as [Tensor, Tensor, Tensor];
         const unit = tf.mul(input, inverse);
@@ -165,6 +222,8 @@ export function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
  * x [.., width], weight and bias [width] -> [.., width]
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: number): Tensor {
+  checkWidth("layerNorm", x, weight);
+  checkWidth("layerNorm", x, bias);
   return tf.tidy(() => {
     const centered = tf.sub(x, tf.mean(x, -1, true));
     const variance = tf.mean(tf.square(centered), -1, true);
@@ -242,21 +301,77 @@ export interface ValueAndGradients {
 
 /**
  * Evaluate `f` at `parameters` and differentiate it. `f` must return a scalar and build it from the parameters it is
- * handed. A parameter that the result does not depend on is an error of the caller's.
+ * handed.
+ * @throws ArgumentError when f's result is not a scalar, or does not depend on one of the parameters
  */
 export function valueAndGradients(
   f: (parameters: Record<string, Tensor>) => Tensor,
   parameters: Record<string, Tensor>,
 ): ValueAndGradients {
   const names = Object.keys(parameters);
-  const evaluate = tf.valueAndGrads((...values: Tensor[]) =>
-    f(Object.fromEntries(names.map((name, i) => [name, values[i]!]))),
-  );
-  const { value, grads } = evaluate(names.map((name) => parameters[name]!));
+  const evaluate = tf.valueAndGrads((...values: Tensor[]) => {
+    const value = f(Object.fromEntries(names.map((name, i) => [name, values[i]!])));
+    if (value.rank !== 0) throw new ArgumentError("f", "a function that returns a scalar", value.shape);
+    return value;
+  });
+  let result: { value: Tensor; grads: Tensor[] };
+  try {
+    result = evaluate(names.map((name) => parameters[name]!));
+  } catch (error) {
+    freeTape();
+    // The library's words for it; which parameter it is, it does not say.
+    if (!(error instanceof Error) || !error.message.startsWith("Cannot compute gradient")) throw error;
+    throw new ArgumentError("f", "a function of every parameter", names, "Leave out the one it does not use.");
+  }
+  const { value, grads } = result;
   return { value, gradients: Object.fromEntries(names.map((name, i) => [name, grads[i]!])) };
 }
 
+/**
+ * Free what a failed differentiation holds: the library keeps the tensors saved for the way back until it gets there,
+ * out of reach of any tidy. After an allocation that did not fit, they are most of the heap.
+ */
+function freeTape(): void {
+  const { state } = tf.engine();
+  if (state.gradientDepth > 0) return; // the tape belongs to a differentiation around this one
+  for (const { saved } of state.activeTape ?? []) for (const kept of saved ?? []) kept.dispose();
+  state.activeTape = [];
+}
+
+// --------------------------------------------------------------------------------------------------------------- checks
+
 function checkSize(length: number, shape: readonly number[]): void {
   const size = shape.reduce((a, b) => a * b, 1);
-  if (size !== length) throw new ArgumentError("data", `${size} values for shape [${shape.join(", ")}]`, length);
+  if (size !== length || shape.some((n) => n < 0)) {
+    throw new ArgumentError("tensor", `${size} values for shape [${shape.join(", ")}]`, length);
+  }
+}
+
+const sameShape = (a: readonly number[], b: readonly number[]): boolean =>
+  a.length === b.length && a.every((size, axis) => size === b[axis]);
+
+/** Shapes broadcast when, aligned from the right, sizes are equal or one of them is 1. */
+function broadcastable(op: string, x: Tensor, y: Tensor): [Tensor, Tensor] {
+  for (let i = 1; i <= Math.min(x.rank, y.rank); i++) {
+    const a = x.shape[x.rank - i]!;
+    const b = y.shape[y.rank - i]!;
+    if (a !== b && a !== 1 && b !== 1) throw new ArgumentError(op, "shapes that broadcast", [x.shape, y.shape]);
+  }
+  return [x, y];
+}
+
+/** The axis counted from the front; undefined stays undefined. */
+function axisOf(op: string, x: Tensor, axis: number | undefined): number | undefined {
+  if (axis === undefined) return undefined;
+  if (!Number.isInteger(axis) || axis < -x.rank || axis >= x.rank) {
+    throw new ArgumentError(op, `an axis of [${x.shape.join(", ")}]`, axis);
+  }
+  return axis < 0 ? axis + x.rank : axis;
+}
+
+function checkWidth(op: string, x: Tensor, weight: Tensor): void {
+  const width = x.shape.at(-1);
+  if (weight.rank !== 1 || weight.shape[0] !== width) {
+    throw new ArgumentError(op, `weight and bias [${width ?? "width"}] for x [${x.shape.join(", ")}]`, weight.shape);
+  }
 }
