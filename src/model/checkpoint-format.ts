@@ -110,9 +110,12 @@ export function serializeCheckpoint(checkpoint: Checkpoint, options: CheckpointO
   return files;
 }
 
+/** Deepest JSON read: what is nested without end would overflow the stack of whoever walks it. */
+const deepest = 256;
+
 /**
  * UTF-8 JSON.
- * @throws FormatError when it is not
+ * @throws FormatError when it is not, or is nested deeper than 256 levels
  */
 export function parseJson(bytes: Uint8Array, source: string): unknown {
   let text: string;
@@ -121,6 +124,7 @@ export function parseJson(bytes: Uint8Array, source: string): unknown {
   } catch {
     throw new FormatError(source, "it is not valid UTF-8");
   }
+  if (nesting(text) > deepest) throw new FormatError(source, `it is nested deeper than ${deepest} levels`);
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -129,6 +133,22 @@ export function parseJson(bytes: Uint8Array, source: string): unknown {
       `it is not valid JSON (${error instanceof Error ? error.message.slice(0, 100) : "?"})`,
     );
   }
+}
+
+/** Most brackets open at once, outside strings. */
+function nesting(text: string): number {
+  let open = 0;
+  let most = 0;
+  for (let i = 0; i < text.length; i++) {
+    const character = text.charCodeAt(i);
+    if (character === 0x5b || character === 0x7b) most = Math.max(most, ++open);
+    else if (character === 0x5d || character === 0x7d) open--;
+    else if (character === 0x22) {
+      i++;
+      while (i < text.length && text.charCodeAt(i) !== 0x22) i += text.charCodeAt(i) === 0x5c ? 2 : 1;
+    }
+  }
+  return most;
 }
 
 function parseTokenizer(json: unknown, source: string): Bpe {
@@ -160,7 +180,9 @@ function trainingBytes(training: unknown): Uint8Array {
   } catch {
     // Circular, or holds a bigint: reported below, like a function, which has no JSON at all.
   }
-  if (text === undefined) throw new ArgumentError("training", "a JSON value", typeof training);
+  if (text === undefined || nesting(text) > deepest) {
+    throw new ArgumentError("training", `a JSON value nested at most ${deepest} levels`, typeof training);
+  }
   return jsonBytes(training);
 }
 

@@ -204,8 +204,9 @@ function parseHeader(
     if (name !== metadataKey) return true;
     if (!isRecord(value)) return fail(`${metadataKey} must be an object of strings`);
     for (const [key, text] of Object.entries(value)) {
-      if (typeof text !== "string") fail(`${metadataKey}: the value of ${quoted(key)} must be a string`);
-      metadata.push([key, text as string]);
+      if (typeof text !== "string") return fail(`${metadataKey}: the value of ${quoted(key)} must be a string`);
+      if (isIllFormed(key) || isIllFormed(text)) fail(`${metadataKey}: ${quoted(key)} holds half a surrogate pair`);
+      metadata.push([key, text]);
     }
     return false;
   });

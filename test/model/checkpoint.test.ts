@@ -282,9 +282,18 @@ describe("files that do not belong together, or are damaged", () => {
       expect(read({ [name]: new TextEncoder().encode('{"a":') })).toThrow(FormatError);
       expect(read({ [name]: new Uint8Array([0x22, 0xff, 0x22]) })).toThrow(/not valid UTF-8/);
     }
+    for (const name of ["config.json", "tokenizer.json", "training.json"]) {
+      const nested = `{"a":${"[".repeat(256)}${"]".repeat(256)}}`;
+      expect(read({ [name]: new TextEncoder().encode(nested) })).toThrow(/nested deeper than 256 levels/);
+    }
     for (const name of ["config.json", "tokenizer.json"]) {
       for (const value of [null, 1, "text", [], {}]) expect(read({ [name]: bytesOf(value) })).toThrow(FormatError);
     }
+  });
+
+  it("brackets inside strings do not nest", () => {
+    const training = ["[".repeat(300), '\\"[{'.repeat(300)];
+    expect(parseCheckpoint(serializeCheckpoint({ ...checkpoint(), training })).training).toEqual(training);
   });
 
   it("what would not be readable is not written", () => {
@@ -305,7 +314,8 @@ describe("files that do not belong together, or are damaged", () => {
     expect(() => serializeCheckpoint({ ...good, tensors: broken })).toThrow(/missing/);
     const circular: Record<string, unknown> = {};
     circular["self"] = circular;
-    for (const training of [circular, 10n, () => 1]) {
+    const deep: unknown = JSON.parse("[".repeat(257) + "]".repeat(257));
+    for (const training of [circular, 10n, () => 1, deep]) {
       expect(() => serializeCheckpoint({ ...good, training })).toThrow(/training: expected a JSON value/);
     }
   });
