@@ -1,0 +1,192 @@
+/**
+ * The catalog: one entry per technique the library has, and nothing it does not have. The command line is made from it:
+ * `tokenthrift list` prints it, `explain` reads an entry aloud, `run` runs one.
+ *
+ * A new technique is one more entry here. Entries are data; the code of a technique is imported when it runs.
+ */
+import { ArgumentError } from "./errors.ts";
+import type { LanguageModel } from "./model/language-model.ts";
+import type { GenerateOptions } from "./speculative/index.ts";
+import type { Tokenizer } from "./tokenization/index.ts";
+
+/** Where a technique was published. */
+export interface Paper {
+  readonly title: string;
+  /** `"2211.17192"`. */
+  readonly arXiv: string;
+  readonly year: number;
+}
+
+/** In the order `list` prints them. */
+export const families = ["tokenization", "speculative"] as const;
+export type Family = (typeof families)[number];
+
+/** How the command line runs a technique: one kind per family. */
+export type TechniqueRun =
+  | {
+      readonly kind: "tokenization";
+      /** The tokenizer in the parsed content of a checkpoint's `tokenizer.json`. */
+      readonly open: (tokenizerJson: object) => Promise<Tokenizer>;
+    }
+  | {
+      readonly kind: "generation";
+      /** Options of `run` that mean something to it; `"draft"` asks for a second model. */
+      readonly uses: readonly ("gamma" | "draft")[];
+      /** Its part of the options of `generate`. */
+      readonly method: (options: {
+        readonly gamma?: number;
+        readonly draft?: LanguageModel;
+      }) => Promise<Pick<GenerateOptions, "drafter" | "verifier">>;
+    };
+
+export interface Technique {
+  /** What one types: lower case, words joined by hyphens. */
+  readonly name: string;
+  readonly title: string;
+  /** Null for baselines nobody needed to publish. */
+  readonly paper: Paper | null;
+  readonly family: Family;
+  /** Source file, from the root of the repository. */
+  readonly module: string;
+  /** A command that shows it at work. */
+  readonly example: string;
+  /** What it spends less of; for a baseline, what it is measured for. */
+  readonly saves: string;
+  /** Whether the result is provably the one the plain method gives. `"n/a"`: it is the plain method. */
+  readonly exact: "lossless" | "lossy" | "n/a";
+  /** One sentence. */
+  readonly summary: string;
+  /** Paragraphs: the idea, the formula, the cost, deviations from the paper. Lines that start with two spaces are formulas. */
+  readonly explain: readonly string[];
+  readonly run: TechniqueRun;
+}
+
+export const catalog: readonly Technique[] = [
+  {
+    name: "bpe",
+    title: "Byte-level byte-pair encoding",
+    paper: {
+      title: "Neural Machine Translation of Rare Words with Subword Units",
+      arXiv: "1508.07909",
+      year: 2015,
+    },
+    family: "tokenization",
+    module: "src/tokenization/bpe.ts",
+    example: 'tokenthrift run bpe --prompt "const words: Map<string, number> = new Map();"',
+    saves: "tokens per byte of text",
+    exact: "lossless",
+    summary: "Frequent neighbours become one token, so common text takes few tokens and every text can be written.",
+    explain: [
+      "Training starts from the 256 bytes and counts how often two tokens stand side by side. The commonest pair becomes a " +
+        "new token, everywhere, and counting goes on until the vocabulary is full. Encoding replays those merges: among " +
+        "the pairs that occur in a piece of text, the one learned first is merged first, until none is left.",
+      "  encode(text) = merge(utf8(piece 1)) ++ merge(utf8(piece 2)) ++ ...",
+      "The text is cut into pieces beforehand by a pattern (words, digits, punctuation, blanks), and no merge crosses a " +
+        "cut. Because all 256 bytes are tokens there is no unknown text, and decoding gives back the same bytes.",
+      "What it costs: n log n in the length of a piece in the worst case; next to nothing in practice. What it saves is " +
+        "measured as bytes per token: a model pays per token, so twice the bytes per token is half the passes. A " +
+        "vocabulary saves most on the text it was trained on, and least on scripts it has hardly seen.",
+      "Deviations: none from tiktoken, whose ids it reproduces for r50k, cl100k and o200k. Byte-level, as in GPT-2, where " +
+        "the paper merges characters. Ties between equally common pairs are settled by a documented rule; published " +
+        "trainers differ in theirs.",
+    ],
+    run: {
+      kind: "tokenization",
+      open: async (json) => (await import("./tokenization/index.ts")).Bpe.fromHuggingFace(json),
+    },
+  },
+  {
+    name: "plain-decoding",
+    title: "Plain decoding",
+    paper: null,
+    family: "speculative",
+    module: "src/speculative/plain-decoding.ts",
+    example: "tokenthrift run plain-decoding --max-tokens 32",
+    saves: "nothing: the baseline, one pass per token",
+    exact: "n/a",
+    summary:
+      "One forward pass of the model for every token: what the other methods of this family are measured against.",
+    explain: [
+      "The model reads everything so far, gives a law over the next token, and one token is drawn from it: the most " +
+        "probable one at temperature 0. That token is appended and the model runs again.",
+      "  tokens per pass = 1",
+      "Keys and values of earlier tokens stay in the cache, so a pass works on one new position only. On most hardware " +
+        "such a pass is limited by fixed costs (reading all weights, starting kernels), not by arithmetic: a pass over " +
+        "five positions takes little longer than one over a single position. That gap is what drafting lives on.",
+      "In code it is `generate` with a drafter that never guesses, so it runs through the same loop as the rest.",
+    ],
+    run: {
+      kind: "generation",
+      uses: [],
+      method: async () => ({ drafter: (await import("./speculative/index.ts")).plainDecoding }),
+    },
+  },
+  {
+    name: "random-drafter",
+    title: "Random drafter",
+    paper: null,
+    family: "speculative",
+    module: "src/speculative/random-drafter.ts",
+    example: "tokenthrift run random-drafter --gamma 4 --max-tokens 32",
+    saves: "nothing: the baseline that knows nothing",
+    exact: "lossless",
+    summary: "Guesses drawn uniformly from the vocabulary: almost all are turned away, and the text is still exact.",
+    explain: [
+      "A chain of gamma tokens is drawn at random, every token of the vocabulary alike, and verified by speculative " +
+        "sampling. It is the floor under every drafter: one that does not beat it has learned nothing.",
+      "  q(x) = 1 / V        accepted with probability  sum over x of min(p(x), 1 / V)",
+      "It also shows what lossless means. However bad the guesses are, the output has exactly the target's law; the price " +
+        "of a bad guess is arithmetic on rows that are thrown away, never quality.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["gamma"],
+      method: async ({ gamma }) => {
+        const { randomDrafter } = await import("./speculative/index.ts");
+        return { drafter: randomDrafter(gamma === undefined ? {} : { gamma }) };
+      },
+    },
+  },
+  {
+    name: "speculative-sampling",
+    title: "Chain speculative sampling",
+    paper: { title: "Fast Inference from Transformers via Speculative Decoding", arXiv: "2211.17192", year: 2022 },
+    family: "speculative",
+    module: "src/speculative/speculative-sampling.ts",
+    example: "tokenthrift run speculative-sampling --gamma 4 --max-tokens 48",
+    saves: "target passes per token",
+    exact: "lossless",
+    summary: "A small model guesses a few tokens ahead; the large one checks all guesses in a single pass.",
+    explain: [
+      "The draft model writes gamma tokens, one cheap pass each. The target then scores all of them in one pass of its " +
+        "own, which gives its law p at every position, and each guess x, drawn from the draft's law q, is judged in turn:",
+      "  keep x with probability min(1, p(x) / q(x))",
+      "  first one turned away: draw a replacement from norm([p - q]+), stop",
+      "  all kept: draw one more token from p, for free",
+      "Where q overshoots p the surplus is turned away; where it falls short, the replacement makes up for it. The two add " +
+        "up to p exactly, so not one token's probability changes. At temperature 0 this means: a guess stays if and only " +
+        "if it is the token the target would have written.",
+      "  acceptance a = sum over x of min(p(x), q(x))        tokens per pass = (1 - a^(gamma + 1)) / (1 - a)",
+      "What it costs: gamma draft passes per step, and a target pass over gamma + 1 positions instead of one, so the " +
+        "number of multiply-adds goes up. What it saves is target passes. Seconds follow where a pass costs much more " +
+        "than its arithmetic and the draft is cheap; too large a gamma wastes guesses that come after a wrong one.",
+      "The same rule was published at the same time as speculative sampling (Chen et al., arXiv 2302.01318). Deviations: " +
+        "none. Both laws are made from logits by the same function, in double precision, with the same temperature, " +
+        "top-k and top-p.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["gamma", "draft"],
+      method: async ({ gamma, draft }) => {
+        if (draft === undefined) throw new ArgumentError("draft", "a model to guess with", draft);
+        const { ChainDrafter } = await import("./speculative/index.ts");
+        return { drafter: new ChainDrafter(draft, gamma === undefined ? {} : { gamma }) };
+      },
+    },
+  },
+];
+
+/** The entry of that name, or undefined. */
+export function findTechnique(name: string): Technique | undefined {
+  return catalog.find((technique) => technique.name === name);
+}

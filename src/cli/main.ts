@@ -1,0 +1,59 @@
+/** The command line as a function of the words typed: the whole program but the process around it. */
+import { readFileSync } from "node:fs";
+import { TokenthriftError } from "../errors.ts";
+import { type Command, commandHelp, overallHelp, parseInput, UsageError, unknown } from "./command-line.ts";
+import { demoCommand } from "./demo.ts";
+import { explainCommand } from "./explain.ts";
+import { listCommand } from "./list.ts";
+import type { Io } from "./output.ts";
+import { runCommand } from "./run.ts";
+import { trainCommand } from "./train.ts";
+
+export const commands: readonly Command[] = [listCommand, explainCommand, runCommand, demoCommand, trainCommand];
+
+const synopsis = "tokenthrift: every published way to spend fewer tokens, small, exact and runnable.";
+
+/**
+ * @param words what was typed after `tokenthrift`
+ * @returns exit code: 0 done; 1 something was wrong with the input, or a claim did not hold; 2 the command line itself
+ *   was wrong; 130 stopped by the user
+ * @throws what is not the user's doing: a bug
+ */
+export async function main(words: readonly string[], io: Io): Promise<number> {
+  try {
+    const [first, ...rest] = words;
+    if (first === undefined || first === "--help" || first === "-h") return print(io, overallHelp(commands, synopsis));
+    if (first === "--version" || first === "-V") return print(io, `${version()}\n`);
+    if (first === "help") {
+      if (rest[0] === undefined) return print(io, overallHelp(commands, synopsis));
+      return print(io, commandHelp(findCommand(rest[0])));
+    }
+    const command = findCommand(first);
+    const input = parseInput(command, rest);
+    if (input === "help") return print(io, commandHelp(command));
+    return await command.run(input, io);
+  } catch (error) {
+    const usage = error instanceof UsageError;
+    if (!usage && !(error instanceof TokenthriftError)) throw error;
+    io.stderr.write(`tokenthrift: ${error.message.replace(/\s*\n\s*/g, " ")}\n`);
+    return usage ? 2 : 1;
+  }
+}
+
+function findCommand(name: string): Command {
+  const command = commands.find((candidate) => candidate.name === name);
+  if (command !== undefined) return command;
+  const names = [...commands.map((candidate) => candidate.name), "help"];
+  throw name.startsWith("-") ? unknown("option", name, ["--help", "--version"]) : unknown("command", name, names);
+}
+
+function print({ stdout }: Io, text: string): number {
+  stdout.write(text);
+  return 0;
+}
+
+/** As package.json has it. */
+export function version(): string {
+  const manifest = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+  return (JSON.parse(manifest) as { version: string }).version;
+}

@@ -1,0 +1,169 @@
+/** `run` for methods of generation: the text, who wrote which token, what it cost, and whether it is plain decoding's. */
+import type { TechniqueRun } from "../catalog.ts";
+import { addCosts } from "../model/language-model.ts";
+import { type GenerateOptions, generate, type Report, type Step } from "../speculative/index.ts";
+import { StreamingDecoder, type Tokenizer } from "../tokenization/index.ts";
+import type { Input } from "./command-line.ts";
+import { embeddedModelFolder } from "./models.ts";
+import { grouped, type Io, painter, printable, table, textWidth, wrap, writeJson } from "./output.ts";
+
+/** A stretch of generated text by one author: a guess that was accepted, or the target itself. */
+export interface Piece {
+  readonly text: string;
+  readonly author: "draft" | "target";
+}
+
+export async function runGeneration(
+  name: string,
+  { uses, method }: Extract<TechniqueRun, { kind: "generation" }>,
+  text: string,
+  input: Input,
+  { stdout, env }: Io,
+): Promise<number> {
+  const [temperature, topK, topP] = [input.number("temperature"), input.integer("top-k"), input.number("top-p")];
+  const [gamma, maxTokens, seed] = [input.integer("gamma"), input.integer("max-tokens") ?? 64, input.integer("seed")];
+
+  const { loadModel, requireSameTokenizer } = await import("./loaded-model.ts");
+  const target = await loadModel(input.text("model") ?? embeddedModelFolder("target"));
+  const draft = uses.includes("draft")
+    ? await loadModel(input.text("draft") ?? embeddedModelFolder("draft"))
+    : undefined;
+  if (draft !== undefined) requireSameTokenizer(target, draft);
+  const { model, tokenizer } = target;
+  const prompt = Array.from(tokenizer.encode(text, { disallowedSpecial: [] }));
+  const end = tokenizer.specialTokens.get("<|endoftext|>");
+  const options: GenerateOptions = {
+    maxTokens,
+    seed: seed ?? 0,
+    ...(temperature !== undefined && { temperature }),
+    ...(topK !== undefined && { topK }),
+    ...(topP !== undefined && { topP }),
+    ...(end !== undefined && { stopTokens: [end] }),
+  };
+  const part = await method({ ...(gamma !== undefined && { gamma }), ...(draft && { draft: draft.model }) });
+
+  const { report, steps } = runToEnd(() => generate(model, prompt, { ...options, ...part }));
+  const greedy = (temperature ?? 0) === 0;
+  const plain = name === "plain-decoding" ? undefined : runToEnd(() => generate(model, prompt, options)).report;
+  const identical = plain === undefined || !greedy ? undefined : sameTokens(report.tokens, plain.tokens);
+  draft?.model.close();
+  model.close();
+
+  if (input.has("json")) {
+    writeJson(stdout, {
+      technique: name,
+      model: input.text("model") ?? "embedded",
+      ...(uses.includes("draft") && { draft: input.text("draft") ?? "embedded" }),
+      prompt: text,
+      promptTokens: prompt.length,
+      options: { ...options, stopTokens: end === undefined ? [] : [end], ...(gamma !== undefined && { gamma }) },
+      text: tokenizer.decode(report.tokens),
+      pieces: authoredPieces(tokenizer, steps),
+      report,
+      ...(plain && { plain: { targetPasses: plain.targetPasses, cost: plain.cost } }),
+      ...(identical !== undefined && { identicalToPlainDecoding: identical }),
+    });
+    return identical === false ? 1 : 0;
+  }
+
+  const { paint, enabled } = painter(stdout, env);
+  stdout.write(paint(printable(text), "dim"));
+  for (const { text: piece, author } of authoredPieces(tokenizer, steps)) {
+    const shown = printable(piece);
+    if (author === "target") stdout.write(shown);
+    else stdout.write(enabled ? paint(shown, "green", "underline") : `\u00ab${shown}\u00bb`);
+  }
+  stdout.write("\n\n");
+  if (report.drafted > 0) {
+    const mark = enabled ? paint("underlined green", "green", "underline") : "between \u00ab \u00bb";
+    stdout.write(`${mark}: guesses that were accepted; the rest is the target's own\n`);
+  }
+  stdout.write(`${counts(report, plain)}\n`);
+  if (report.positions.length > 0) stdout.write(`\n${acceptance(report)}\n`);
+  const verdict =
+    plain === undefined
+      ? ""
+      : identical === undefined
+        ? wrap(
+            "Sampled: the text differs from plain decoding's by chance, its law does not. The proof is a test " +
+              "against an enumerated law: test/speculative/speculative-sampling.test.ts",
+            textWidth(stdout),
+          )
+        : `identical to plain decoding, token for token: ${identical ? "yes" : "NO"}`;
+  if (verdict !== "") stdout.write(`\n${verdict}\n`);
+  return identical === false ? 1 : 0;
+}
+
+/** Runs a generation without waiting in between. */
+export function runToEnd(start: () => ReturnType<typeof generate>): { report: Report; steps: Step[] } {
+  const generation = start();
+  const steps: Step[] = [];
+  for (let step = generation.step(); step !== undefined; step = generation.step()) steps.push(step);
+  return { report: generation.report, steps };
+}
+
+export function sameTokens(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((token, i) => token === b[i]);
+}
+
+/**
+ * The generated text cut by author, step by step. A character whose bytes several tokens share belongs to the token that
+ * completes it.
+ */
+export function authoredPieces(tokenizer: Tokenizer, steps: readonly Step[]): Piece[] {
+  const pieces: Piece[] = [];
+  const decoder = new StreamingDecoder(tokenizer);
+  const add = (author: Piece["author"], ids: readonly number[]): void => {
+    const text = ids.map((id) => decoder.push(id)).join("");
+    if (text !== "") pieces.push({ author, text });
+  };
+  for (const { tokens } of steps) {
+    add("draft", tokens.slice(0, -1));
+    add("target", tokens.slice(-1));
+  }
+  const rest = decoder.flush();
+  if (rest !== "") pieces.push({ author: "target", text: rest });
+  return pieces;
+}
+
+function counts(report: Report, plain: Report | undefined): string {
+  const cost = (of: Report): number => addCosts(of.cost.target, of.cost.draft).multiplyAdds;
+  const rows = [
+    ["", "this run", "plain"],
+    ["tokens", grouped(report.tokens.length), plain && grouped(plain.tokens.length)],
+    ["target passes", grouped(report.targetPasses), plain && grouped(plain.targetPasses)],
+    ["tokens per target pass", report.tokensPerPass.toFixed(2), plain?.tokensPerPass.toFixed(2)],
+    ["draft passes", grouped(report.cost.draft.passes), plain && grouped(plain.cost.draft.passes)],
+    ["guesses accepted", `${report.accepted} of ${report.drafted}`, plain && "-"],
+    ["million multiply-adds", (cost(report) / 1e6).toFixed(1), plain && (cost(plain) / 1e6).toFixed(1)],
+  ];
+  return `${table(rows.map((row) => row.filter((cell) => cell !== undefined).slice(0, plain ? 3 : 2)))}\n(${ending(report)})`;
+}
+
+function acceptance({ positions }: Report): string {
+  const rate = (part: number, whole: number): string => (whole === 0 ? "-" : `${((100 * part) / whole).toFixed(0)} %`);
+  return table([
+    ["guess", "offered", "tested", "accepted", "of tested", "of offered"],
+    ...positions.map(({ offered, tested, accepted }, i) => [
+      String(i + 1),
+      String(offered),
+      String(tested),
+      String(accepted),
+      rate(accepted, tested),
+      rate(accepted, offered),
+    ]),
+  ]);
+}
+
+function ending({ finish }: Report): string {
+  switch (finish.kind) {
+    case "length":
+      return "ended at --max-tokens";
+    case "stop":
+      return "the model ended the text";
+    case "context":
+      return "ended because the model's context is full";
+    default:
+      return finish.kind;
+  }
+}

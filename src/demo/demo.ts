@@ -1,0 +1,197 @@
+/** The demo: measures, prints as it goes, and writes the report. Loads TensorFlow.js. */
+import { cpus } from "node:os";
+import { join } from "node:path";
+import { loadModel, requireSameTokenizer } from "../cli/loaded-model.ts";
+import { version } from "../cli/main.ts";
+import { embeddedModelFolder } from "../cli/models.ts";
+import { grouped, table, wrap } from "../cli/output.ts";
+import { writeFilesAtomic } from "../files.ts";
+import { heldOutPrompts } from "../held-out-prompts.ts";
+import { parameterCount } from "../model/decoder-config.ts";
+import { duration, Progress } from "../progress.ts";
+import { activeBackend } from "../tensor/backend.ts";
+import { type LanguageFigures, measureLanguages } from "./languages.ts";
+import { reportHtml } from "./report.ts";
+import { measureSpeculation, type SpeculationFigures, type SpeculationOptions } from "./speculation.ts";
+import { type TrainingFigures, trainingFigures } from "./training-record.ts";
+
+/** Everything the demo found out: the content of `figures.json`. */
+export interface Figures {
+  readonly run: {
+    readonly tokenthrift: string;
+    readonly node: string;
+    readonly backend: string;
+    readonly processor: string;
+    readonly seconds: number;
+  };
+  readonly models: {
+    readonly vocabularySize: number;
+    readonly target: TrainingFigures & { readonly parameters: number };
+    readonly draft: TrainingFigures & { readonly parameters: number };
+  };
+  readonly languages: LanguageFigures | { readonly unavailable: string };
+  readonly speculation: SpeculationFigures;
+}
+
+export interface DemoOptions {
+  /** Called with each finished stretch of the printed report, a line or several. Default: nothing. */
+  readonly print?: (lines: string) => void;
+  /** Checkpoint folders. Default: the embedded pair. */
+  readonly target?: string;
+  readonly draft?: string;
+  /** What to measure other than by default. */
+  readonly speculation?: Partial<Pick<SpeculationOptions, "prompts" | "gammas" | "maxTokens" | "repetitions">>;
+}
+
+/** Measure everything. Throws what reading the checkpoints throws. */
+export async function measureFigures(options: DemoOptions = {}): Promise<Figures> {
+  const { print = () => {} } = options;
+  const started = performance.now();
+  const target = await loadModel(options.target ?? embeddedModelFolder("target"));
+  const draft = await loadModel(options.draft ?? embeddedModelFolder("draft"));
+  requireSameTokenizer(target, draft);
+  try {
+    const { tokenizer } = target;
+    const progress = new Progress("counting tokens", 14);
+    const languages = await measureLanguages(tokenizer, (done) => progress.update(done));
+    progress.finish();
+    print(languageText(languages));
+
+    const end = tokenizer.specialTokens.get("<|endoftext|>");
+    let decoding: Progress | undefined;
+    const speculation = await measureSpeculation({
+      target: target.model,
+      draft: draft.model,
+      tokenizer,
+      prompts: heldOutPrompts,
+      stopTokens: end === undefined ? [] : [end],
+      ...options.speculation,
+      onRun: (done, total) => {
+        decoding ??= new Progress("decoding", total);
+        decoding.update(done);
+      },
+    });
+    decoding?.finish();
+    print(speculationText(speculation));
+    return {
+      run: {
+        tokenthrift: version(),
+        node: process.versions.node,
+        backend: activeBackend() ?? "none",
+        processor: `${cpus()[0]?.model.trim() ?? "unknown"}, ${cpus().length} threads`,
+        seconds: (performance.now() - started) / 1000,
+      },
+      models: {
+        vocabularySize: tokenizer.vocabularySize,
+        target: { ...trainingFigures(target.training), parameters: parameterCount(target.model.config) },
+        draft: { ...trainingFigures(draft.training), parameters: parameterCount(draft.model.config) },
+      },
+      languages,
+      speculation,
+    };
+  } finally {
+    target.model.close();
+    draft.model.close();
+  }
+}
+
+/**
+ * Measure and write `report.html` and `figures.json` to a folder.
+ * @throws FileError when they cannot be written; earlier ones are untouched then
+ */
+export async function runDemo({ out, ...options }: DemoOptions & { readonly out: string }): Promise<Figures> {
+  const figures = await measureFigures(options);
+  const report = join(out, "report.html");
+  await writeFilesAtomic([
+    [join(out, "figures.json"), `${JSON.stringify(figures, null, 2)}\n`],
+    [report, reportHtml(figures)],
+  ]);
+  options.print?.(`\n${report} written (${duration(figures.run.seconds)} in all)`);
+  return figures;
+}
+
+function languageText(figures: LanguageFigures | { readonly unavailable: string }): string {
+  if ("unavailable" in figures) return `Bytes per token: not measured. ${figures.unavailable}\n`;
+  const { vocabularies, languages, messages, source, missing } = figures;
+  return [
+    `Bytes per token in ${languages.length} languages (${grouped(messages)} messages each; ${source})`,
+    table([
+      ["language", ...vocabularies.flatMap(({ name, size }) => [`${name} (${grouped(size)})`, "tokens / English"])],
+      ...languages.map(({ name, byVocabulary }) => [
+        name,
+        ...byVocabulary.flatMap((v) => [v.bytesPerToken.toFixed(2), v.relativeToEnglish.toFixed(2)]),
+      ]),
+    ]),
+    ...missing.map((reason) => `left out: ${reason}`),
+    "",
+  ].join("\n");
+}
+
+function speculationText(figures: SpeculationFigures): string {
+  const { prompts, maxTokens, byGamma, fastestGamma, repetitions, sampled } = figures;
+  const fastest = byGamma.find(({ gamma }) => gamma === fastestGamma)!;
+  const identical = byGamma.flatMap((one) => one.prompts).filter((prompt) => prompt.identical).length;
+  const compared = byGamma.length * prompts.length;
+  const yesNo = (yes: boolean): string => (yes ? "yes" : "NO");
+  return [
+    `Plain against speculative decoding (${prompts.length} held-out prompts, up to ${maxTokens} tokens each, temperature 0)`,
+    table([
+      ["gamma", "tokens per target pass", "seconds ratio", "multiply-adds ratio", "accepted", "identical"],
+      ["plain", "1.00", "1.00", "1.00", "-", "-"],
+      ...byGamma.map((one) => [
+        String(one.gamma),
+        one.tokensPerPass.toFixed(2),
+        one.secondsRatio.toFixed(2),
+        one.multiplyAddsRatio.toFixed(2),
+        share(one.accepted, one.drafted),
+        yesNo(one.identical),
+      ]),
+    ]),
+    "",
+    `By prompt, gamma ${fastestGamma} (the fastest of this run)`,
+    table([
+      ["prompt", "file", "tokens", "target passes", "tokens per pass", "seconds ratio", "identical"],
+      ...fastest.prompts.map((one, p) => [
+        prompts[p]!.kind,
+        prompts[p]!.source,
+        String(one.tokens),
+        String(one.targetPasses),
+        one.tokensPerPass.toFixed(2),
+        one.secondsRatio.toFixed(2),
+        yesNo(one.identical),
+      ]),
+    ]),
+    "",
+    `identical: ${yesNo(identical === compared)} (${identical} of ${compared} completions equal plain decoding's, token for token)`,
+    wrap(
+      `Seconds ratio: plain decoding's seconds over the method's, medians of ${repetitions}, measured interleaved in ` +
+        "this run; above 1 is faster. Multiply-adds ratio: the method's, draft included, over plain decoding's: " +
+        "speculation spends more arithmetic in fewer passes.",
+      100,
+    ),
+    "",
+    wrap(sampledRemark(sampled), 100),
+  ].join("\n");
+}
+
+/** What can honestly be said of one sampled run. */
+export function sampledRemark({
+  temperature,
+  gamma,
+  seed,
+  tokens,
+  targetPasses,
+  tokensPerPass,
+}: SpeculationFigures["sampled"]): string {
+  return (
+    `Sampled at temperature ${temperature} (gamma ${gamma}, seed ${seed}): ${tokens} tokens in ${targetPasses} target ` +
+    `passes, ${tokensPerPass.toFixed(2)} per pass. One run shows that it works, not that its law is the target's: two ` +
+    "samplers agree in law, not token for token. That is proven on a model whose law can be enumerated, in " +
+    "test/speculative/speculative-sampling.test.ts."
+  );
+}
+
+/** `"38 %"`; `"-"` of nothing. */
+export function share(part: number, whole: number): string {
+  return whole === 0 ? "-" : `${((100 * part) / whole).toFixed(0)} %`;
+}
