@@ -6,9 +6,9 @@
  *
  *     encode(text) = concat over pieces p of merge(utf8(p))
  *
- * **Deviations**: none from tiktoken on well-formed and ill-formed text alike (identical ids for r50k, cl100k and
- * o200k, see the tests), except that a letter assigned in a Unicode version that only one of the two engines knows
- * splits differently.
+ * **Deviations**: none from tiktoken, on ill-formed text neither (identical ids for r50k, cl100k and o200k, see the
+ * tests), but for letters, numbers and marks assigned in a Unicode version that only one of the two engines knows:
+ * tiktoken 1.0.22 has Unicode 16, JavaScript engines what `process.versions.unicode` says.
  *
  * Example: trained on "aaabdaaabac" with three merges, the same text becomes 258 100 258 97 99.
  */
@@ -17,6 +17,7 @@ import { ArgumentError } from "../errors.ts";
 import { type BpeDefinition, buildMergeTable, recoverMerges } from "./bpe-definition.ts";
 import { BpeEncoder } from "./bpe-encoder.ts";
 import type { MergeTable } from "./bpe-merger.ts";
+import type { Merge } from "./bpe-trainer.ts";
 import { type BpeTrainingOptions, trainDefinition } from "./bpe-training.ts";
 import { type HuggingFaceTokenizer, readHuggingFace, writeHuggingFace } from "./hugging-face-format.ts";
 import { IdBuffer } from "./id-buffer.ts";
@@ -85,10 +86,13 @@ export class Bpe implements Tokenizer {
 
   /** The content of a `tokenizer.json`; write it with `JSON.stringify`. Hugging Face's tokenizers open it. */
   toHuggingFace(): HuggingFaceTokenizer {
-    const { merges } = this.#definition;
-    const listed =
-      merges === "any-split" ? recoverMerges(new TokenTable(this.#definition.tokens), this.#mergeTable) : merges;
-    return writeHuggingFace(this.#definition, listed);
+    return writeHuggingFace(this.#definition, this.merges());
+  }
+
+  /** The pairs that merge, as ids, best first. Those behind a tiktoken rank file are recovered from the ranks. */
+  merges(): readonly Merge[] {
+    const { merges, tokens } = this.#definition;
+    return merges === "any-split" ? recoverMerges(new TokenTable(tokens), this.#mergeTable) : merges;
   }
 
   encode(text: string, options: EncodeOptions = {}): Uint32Array {

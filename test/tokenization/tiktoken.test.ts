@@ -37,7 +37,7 @@ describe.each(Object.keys(ENCODINGS) as EncodingName[])("%s", (name) => {
   }
 
   test("declarations", () => {
-    const files = declarations().filter((_, i) => FULL || i % 4 === 0);
+    const files = declarations().filter((_, i) => FULL || i % 8 === 0);
     expect(files.flatMap((text) => difference(text) ?? [])).toEqual([]);
   });
 
@@ -70,8 +70,8 @@ describe.each(Object.keys(ENCODINGS) as EncodingName[])("%s", (name) => {
   });
 
   test.each(["a", "_", " ", "\n", "ab", "漢", "😉", "\ud800", "1", "' "])("100,000 repeats of %j", (unit) => {
-    // The oracle is quadratic in places; a tenth of it settles that the ids agree.
-    expect(difference(unit.repeat(10_000))).toBeUndefined();
+    // The oracle is quadratic here.
+    expect(difference(unit.repeat(FULL ? 10_000 : 500))).toBeUndefined();
     const text = unit.repeat(100_000);
     expect(bpe.decode(bpe.encode(text))).toBe(text.replace(/\p{Surrogate}/gu, "\ufffd"));
   });
