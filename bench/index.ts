@@ -1,5 +1,5 @@
 /**
- * `npm run bench [name ...] [-- --json]`: measurements as ratios between things measured in the same run.
+ * `npm run bench -- [name ...] [--json]`: measurements as ratios between things measured in the same run.
  * Each bench is also a script of its own.
  */
 import { benchSpeculative } from "./speculative.ts";
@@ -12,11 +12,12 @@ const benches = {
   speculative: benchSpeculative,
 } as const;
 
+const json = process.argv.includes("--json");
 const names = process.argv.slice(2).filter((argument) => !argument.startsWith("--"));
 for (const name of names.length > 0 ? names : Object.keys(benches)) {
   if (!(name in benches)) {
     console.error(`bench: expected ${Object.keys(benches).join(", ")}; got ${name}`);
     process.exit(2);
   }
-  await benches[name as keyof typeof benches]();
+  await benches[name as keyof typeof benches]({ json });
 }

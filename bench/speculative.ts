@@ -5,9 +5,11 @@
  * Counts hold on any machine. Seconds are a ratio: each repetition times plain decoding and every gamma once, in turn,
  * so that a slow spell of the machine meets all of them, and the median over repetitions is reported.
  */
+import { pathToFileURL } from "node:url";
+import { heldOutPrompts } from "../src/held-out-prompts.ts";
 import type { LanguageModel } from "../src/model/language-model.ts";
 import { addCosts } from "../src/model/language-model.ts";
-import { TableModel } from "../src/model/table-model.ts";
+import { loadEmbedded } from "../src/model/load.ts";
 import type { GenerateOptions, Report, SamplingOptions } from "../src/speculative/index.ts";
 import { ChainDrafter, expectedTokensPerPass, generate } from "../src/speculative/index.ts";
 
@@ -46,7 +48,7 @@ export interface SpeculativeBenchRow {
 }
 
 /** Runs plain decoding and each gamma over all prompts. Row 0 is plain decoding. */
-export function benchSpeculative(options: SpeculativeBenchOptions): SpeculativeBenchRow[] {
+export function measureSpeculation(options: SpeculativeBenchOptions): SpeculativeBenchRow[] {
   const { target, draft, prompts, sampling = {}, gammas = [1, 2, 3, 4, 6, 8], maxTokens = 128 } = options;
   const { repetitions = 5 } = options;
   const variants: GenerateOptions[] = [{}, ...gammas.map((gamma) => ({ drafter: new ChainDrafter(draft, { gamma }) }))];
@@ -120,37 +122,6 @@ export function formatSpeculativeBench(rows: readonly SpeculativeBenchRow[]): st
   ].join("\n");
 }
 
-/**
- * A pair without weights: tables of letter counts from a text, the target looking back two letters and the draft one.
- * Letters are the text's `letters` most frequent characters, everything else is one more. Counts are smoothed by `prior`.
- */
-export function letterTables(
-  text: string,
-  { letters = 63, prior = 0.01 }: { readonly letters?: number; readonly prior?: number } = {},
-): { target: TableModel; draft: TableModel; encode: (text: string) => number[]; alphabet: readonly string[] } {
-  const frequency = new Map<string, number>();
-  for (const letter of text) frequency.set(letter, (frequency.get(letter) ?? 0) + 1);
-  const ranked = [...frequency].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
-  const alphabet = [...ranked.slice(0, letters).map(([letter]) => letter), "\u{fffd}"];
-  const ids = new Map(alphabet.map((letter, id) => [letter, id]));
-  const encode = (some: string) => Array.from(some, (letter) => ids.get(letter) ?? alphabet.length - 1);
-
-  const vocabularySize = alphabet.length;
-  const sequence = encode(text);
-  const table = (order: number) => {
-    const counts = new Map<string, Float64Array>();
-    for (let i = 0; i < sequence.length; i++) {
-      const context = sequence.slice(Math.max(0, i - order), i).join();
-      const row = counts.get(context) ?? new Float64Array(vocabularySize).fill(prior);
-      row[sequence[i]!]! += 1;
-      counts.set(context, row);
-    }
-    const unseen = new Float64Array(vocabularySize).fill(1);
-    return new TableModel({ vocabularySize, order, law: (context) => counts.get(context.join()) ?? unseen });
-  };
-  return { target: table(2), draft: table(1), encode, alphabet };
-}
-
 function shownRate(rate: number): string {
   return Number.isNaN(rate) ? "-" : rate.toFixed(2);
 }
@@ -159,4 +130,34 @@ function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+/** The embedded pair on its held-out prompts, greedy and sampled. Prints tables, or one JSON document. */
+export async function benchSpeculative({
+  json = false,
+}: {
+  json?: boolean;
+} = {}): Promise<Record<string, SpeculativeBenchRow[]>> {
+  const [target, draft] = [await loadEmbedded("target"), await loadEmbedded("draft")];
+  const prompts = heldOutPrompts.map(({ text }) => Array.from(target.tokenizer.encode(text)));
+  const results: Record<string, SpeculativeBenchRow[]> = {};
+  for (const temperature of [0, 0.6, 1]) {
+    const rows = measureSpeculation({
+      target: target.model,
+      draft: draft.model,
+      prompts,
+      sampling: { temperature },
+      maxTokens: 96,
+    });
+    results[`temperature ${temperature}`] = rows;
+    if (!json)
+      console.log(`embedded pair, ${prompts.length} held-out prompts, temperature ${temperature}
+${formatSpeculativeBench(rows)}\n`);
+  }
+  if (json) console.log(JSON.stringify(results, undefined, 2));
+  return results;
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  await benchSpeculative({ json: process.argv.includes("--json") });
 }
