@@ -32,8 +32,14 @@ export interface BpeDefinition {
   readonly addedTokens: ReadonlyMap<string, number>;
 }
 
-/** Ids must be below this: a guard against files that would ask for gigabytes. */
+/** Ids must be below this. */
 export const ID_LIMIT = RANK_LIMIT;
+
+/**
+ * Ids of special and added tokens must be less than this beyond the ordinary ones: a small file shall not ask for much
+ * memory. The widest gap in use (o200k_harmony's) is about a thousand.
+ */
+export const SPECIAL_ID_REACH = 65_536;
 
 /**
  * The lookup tables of the merge loop.

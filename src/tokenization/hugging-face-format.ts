@@ -9,7 +9,7 @@
  */
 
 import { FormatError } from "../errors.ts";
-import { type BpeDefinition, ID_LIMIT } from "./bpe-definition.ts";
+import { type BpeDefinition, ID_LIMIT, SPECIAL_ID_REACH } from "./bpe-definition.ts";
 import type { Merge } from "./bpe-trainer.ts";
 import { alphabetToBytes, bytesToAlphabet } from "./byte-alphabet.ts";
 import { patternFromReference, patternToReference, type SplitPattern } from "./split-patterns.ts";
@@ -186,7 +186,7 @@ function readAddedTokens(value: unknown): Pick<BpeDefinition, "specialTokens" | 
     const token = object(entry, 'an entry of "added_tokens"');
     const content = token["content"];
     if (typeof content !== "string" || content === "") refuse('an entry of "added_tokens" has no content');
-    const name = `added token ${JSON.stringify(content.slice(0, 40))}`;
+    const name = `added token ${shortened(content)}`;
     const id = readId(token["id"], name);
     if (ids.has(id)) refuse(`${name} has the id ${id} of another added token`);
     if (specialTokens.has(content) || addedTokens.has(content)) refuse(`${name} is listed twice`);
@@ -203,30 +203,33 @@ function readVocabulary(
   vocab: Record<string, unknown>,
   addedIds: ReadonlyMap<number, string>,
 ): { tokens: (Uint8Array | undefined)[]; idOf: Map<string, number> } {
-  const tokens: (Uint8Array | undefined)[] = [];
+  const byId = new Map<number, Uint8Array>();
   const idOf = new Map<string, number>();
-  const symbols: (string | undefined)[] = [];
   for (const [symbol, value] of Object.entries(vocab)) {
-    const name = `token ${JSON.stringify(symbol.slice(0, 40))}`;
+    const name = `token ${shortened(symbol)}`;
     const id = readId(value, name);
-    const other = symbols[id] ?? addedIds.get(id);
-    if (other !== undefined && other !== symbol)
-      refuse(`${name} has the id ${id} of ${JSON.stringify(other.slice(0, 40))}`);
-    while (symbols.length <= id) symbols.push(undefined);
-    symbols[id] = symbol;
-    if (addedIds.get(id) === symbol) continue;
+    const added = addedIds.get(id);
+    if (added === symbol) continue; // Hugging Face's trainer lists special tokens here too
     const bytes = alphabetToBytes(symbol);
     if (bytes === undefined || bytes.length === 0) refuse(`${name} is not written in the byte alphabet`);
-    while (tokens.length <= id) tokens.push(undefined);
-    tokens[id] = bytes;
+    if (byId.has(id) || added !== undefined) {
+      refuse(`${name} has the id ${id} of ${shortened(added ?? bytesToAlphabet(byId.get(id)!))}`);
+    }
+    byId.set(id, bytes);
     idOf.set(symbol, id);
   }
-  for (let id = 0; id < tokens.length; id++) {
-    if (tokens[id] === undefined && !addedIds.has(id)) refuse(`no token has the id ${id}`, "Ids must have no gaps.");
+  const tokens: (Uint8Array | undefined)[] = [];
+  for (let found = 0; found < byId.size; ) {
+    const id = tokens.length;
+    const bytes = byId.get(id);
+    tokens.push(bytes);
+    if (bytes !== undefined) found++;
+    else if (!addedIds.has(id)) refuse(`no token has the id ${id}`, "Ids must have no gaps.");
   }
   for (const [id, content] of addedIds) {
-    if (idOf.has(content))
-      refuse(`added token ${JSON.stringify(content)} has the id ${id}, in the vocabulary ${idOf.get(content)}`);
+    const name = `added token ${shortened(content)}`;
+    if (idOf.has(content)) refuse(`${name} has the id ${id}, in the vocabulary ${idOf.get(content)}`);
+    if (id >= tokens.length + SPECIAL_ID_REACH) refuse(`${name} has the id ${id}, too far beyond the others`);
   }
   return { tokens, idOf };
 }
@@ -262,6 +265,10 @@ function parse(json: string): unknown {
 
 function refuse(problem: string, advice?: string): never {
   throw new FormatError(SOURCE, problem, advice);
+}
+
+function shortened(text: string): string {
+  return JSON.stringify(text.slice(0, 40));
 }
 
 function isNothing(value: unknown): value is null | undefined {

@@ -9,7 +9,7 @@
  */
 
 import { ArgumentError, FormatError } from "../errors.ts";
-import { type BpeDefinition, ID_LIMIT } from "./bpe-definition.ts";
+import { type BpeDefinition, ID_LIMIT, SPECIAL_ID_REACH } from "./bpe-definition.ts";
 import { bytesToAlphabet } from "./byte-alphabet.ts";
 import { checkPattern, type SplitPattern } from "./split-patterns.ts";
 
@@ -26,7 +26,7 @@ const SOURCE = "tiktoken ranks";
 export function readTiktoken(ranks: string | Uint8Array, options: TiktokenOptions): BpeDefinition {
   checkPattern(options.pattern);
   const text = typeof ranks === "string" ? ranks : new TextDecoder().decode(ranks);
-  const tokens: (Uint8Array | undefined)[] = [];
+  const byRank = new Map<number, Uint8Array>();
   let lineNumber = 0;
   for (const line of text.split("\n")) {
     lineNumber++;
@@ -42,15 +42,13 @@ export function readTiktoken(ranks: string | Uint8Array, options: TiktokenOption
       if (bytes === undefined || bytes.length === 0) {
         throw new FormatError(SOURCE, `line ${lineNumber} holds "${field.slice(0, 40)}", which is not base64`);
       }
-      if (rank >= ID_LIMIT) throw new FormatError(SOURCE, `line ${lineNumber}: ranks must be below ${ID_LIMIT}`);
-      if (tokens[rank] !== undefined) throw new FormatError(SOURCE, `rank ${rank} is given twice`);
-      while (tokens.length < rank) tokens.push(undefined);
-      tokens[rank++] = bytes;
+      if (byRank.has(rank)) throw new FormatError(SOURCE, `rank ${rank} is given twice`);
+      byRank.set(rank++, bytes);
     }
   }
   const specialTokens = new Map(Object.entries(options.specialTokens ?? {}));
-  checkSpecialTokens(specialTokens, tokens);
-  checkTokens(tokens, specialTokens);
+  checkSpecialTokens(specialTokens, byRank);
+  const tokens = inRankOrder(byRank, new Set(specialTokens.values()));
   return {
     source: SOURCE,
     tokens,
@@ -70,37 +68,44 @@ function readRank(field: string, lineNumber: number): number {
   return rank;
 }
 
-function checkSpecialTokens(special: ReadonlyMap<string, number>, tokens: readonly (Uint8Array | undefined)[]): void {
+function checkSpecialTokens(special: ReadonlyMap<string, number>, byRank: ReadonlyMap<number, Uint8Array>): void {
+  const limit = byRank.size + SPECIAL_ID_REACH;
   const taken = new Set<number>();
   for (const [content, id] of special) {
     const argument = `options.specialTokens[${JSON.stringify(content)}]`;
     if (content === "") throw new ArgumentError(argument, "a content that is not empty", content);
-    if (!Number.isInteger(id) || id < 0 || id >= ID_LIMIT) {
-      throw new ArgumentError(argument, `an integer id below ${ID_LIMIT}`, id);
-    }
-    if (tokens[id] !== undefined || taken.has(id))
-      throw new ArgumentError(argument, "an id that no other token has", id);
+    if (!Number.isInteger(id) || id < 0 || id >= limit)
+      throw new ArgumentError(argument, `an integer id below ${limit}`, id);
+    if (byRank.has(id) || taken.has(id)) throw new ArgumentError(argument, "an id that no other token has", id);
     taken.add(id);
   }
 }
 
-/** Bytes must be distinct, and every rank up to the last taken by a token or a special token. */
-function checkTokens(tokens: readonly (Uint8Array | undefined)[], special: ReadonlyMap<string, number>): void {
-  const specialIds = new Set(special.values());
+/** The tokens by rank. Bytes must be distinct, and ranks without gaps but for those that special tokens fill. */
+function inRankOrder(
+  byRank: ReadonlyMap<number, Uint8Array>,
+  special: ReadonlySet<number>,
+): (Uint8Array | undefined)[] {
+  const tokens: (Uint8Array | undefined)[] = [];
   const seen = new Set<string>();
-  tokens.forEach((bytes, rank) => {
+  for (let found = 0; found < byRank.size; ) {
+    const rank = tokens.length;
+    const bytes = byRank.get(rank);
+    tokens.push(bytes);
     if (bytes === undefined) {
-      if (specialIds.has(rank)) return;
+      if (special.has(rank)) continue;
       throw new FormatError(
         SOURCE,
         `rank ${rank} is missing`,
         "Name the special token that takes it, if there is one.",
       );
     }
+    found++;
     const key = bytesToAlphabet(bytes);
     if (seen.has(key)) throw new FormatError(SOURCE, `rank ${rank} repeats the bytes of a lower rank`);
     seen.add(key);
-  });
+  }
+  return tokens;
 }
 
 const BASE64_VALUES: Int8Array = (() => {
