@@ -49,6 +49,9 @@ export class SentencePieceBpe implements Tokenizer {
   private constructor(pieces: readonly Uint8Array[], scores: Float32Array) {
     this.vocabularySize = pieces.length;
     this.#pieces = new TokenTable(pieces.map((piece, id) => (id < FIRST_PIECE ? undefined : piece)));
+    if (this.#pieces.find(Uint8Array.of(0x20), 0, 1) < 0) {
+      throw new FormatError(SOURCE, "there is no piece for a space, which every text begins with");
+    }
     this.#merger = new BpeMerger({ byteIds: new Int32Array(256), ...rankByScore(this.#pieces, scores) });
   }
 

@@ -284,9 +284,7 @@ describe("special tokens", () => {
   });
 
   test.each(["allowedSpecial", "disallowedSpecial"] as const)("an unknown one in %s is an error", (option) => {
-    expect(() => cl100k.encode("a", { [option]: ["<|eot|>"] })).toThrow(
-      /^options\..*<\|endoftext\|>.*got "<\|eot\|>"/,
-    );
+    expect(() => cl100k.encode("a", { [option]: ["<|eot|>"] })).toThrow(/^options\..*<\|endoftext\|>.*got "<\|eot\|>"/);
     expect(() => cl100k.encode("a", { [option]: "<|endoftext|>" as "all" })).toThrow(/"all" or an array of strings/);
   });
 });
