@@ -1,6 +1,6 @@
 /** The command line as a function of the words typed: the whole program but the process around it. */
 import { readFileSync } from "node:fs";
-import { TokenthriftError } from "../errors.ts";
+import { ArgumentError, TokenthriftError } from "../errors.ts";
 import { type Command, commandHelp, overallHelp, parseInput, UsageError, unknown } from "./command-line.ts";
 import { demoCommand } from "./demo.ts";
 import { explainCommand } from "./explain.ts";
@@ -35,7 +35,7 @@ export async function main(words: readonly string[], io: Io): Promise<number> {
   } catch (error) {
     const usage = error instanceof UsageError;
     if (!usage && !(error instanceof TokenthriftError)) throw error;
-    io.stderr.write(`tokenthrift: ${error.message.replace(/\s*\n\s*/g, " ")}\n`);
+    io.stderr.write(`tokenthrift: ${asTyped(error).replace(/\s*\n\s*/g, " ")}\n`);
     return usage ? 2 : 1;
   }
 }
@@ -45,6 +45,14 @@ function findCommand(name: string): Command {
   if (command !== undefined) return command;
   const names = [...commands.map((candidate) => candidate.name), "help"];
   throw name.startsWith("-") ? unknown("option", name, ["--help", "--version"]) : unknown("command", name, names);
+}
+
+/** The message, with the library's `topP:` written as the option it came from, `--top-p:`. */
+function asTyped(error: Error): string {
+  if (!(error instanceof ArgumentError)) return error.message;
+  const option = error.argument.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  const typed = commands.some(({ options }) => options.some(({ name }) => name === option));
+  return typed ? error.message.replace(error.argument, `--${option}`) : error.message;
 }
 
 function print({ stdout }: Io, text: string): number {

@@ -39,7 +39,7 @@ export function gammaPicture({ byGamma }: SpeculationFigures, style: Style = {})
     series: [
       { name: "tokens per target pass", points: byGamma.map((one) => [one.gamma, one.tokensPerPass]) },
       { name: "times as fast (seconds)", points: byGamma.map((one) => [one.gamma, one.secondsRatio]) },
-      { name: "times the multiply-adds", points: byGamma.map((one) => [one.gamma, one.multiplyAddsRatio]) },
+      { name: "times the multiply-adds (cost)", points: byGamma.map((one) => [one.gamma, one.multiplyAddsRatio]) },
     ],
     xLabel: "gamma: guesses per target pass",
     yLabel: "relative to plain decoding",

@@ -42,6 +42,7 @@ export const plotCss = [
   ".plot .grid{stroke:var(--grid);stroke-width:1}",
   ".plot .axis{stroke:var(--muted);stroke-width:1}",
   ".plot .reference{stroke:var(--muted);stroke-width:1.5;stroke-dasharray:2 4}",
+  ".plot .small{font-size:11.5px}",
   ".plot .end{text-anchor:end}",
   ".plot .middle{text-anchor:middle}",
   ".plot .code{font:13px ui-monospace,'Cascadia Mono',Consolas,'DejaVu Sans Mono',monospace;white-space:pre}",
@@ -67,12 +68,13 @@ export function linearScale(
 
 /**
  * Round numbers inside [low, high], about `count` of them: multiples of 1, 2 or 5 times a power of ten.
- * @returns ascending; a single value where low and high are equal
+ * @returns ascending; a single value where low and high are (all but) equal
  */
 export function ticks(low: number, high: number, count = 5): number[] {
-  if (!(high > low)) return [low];
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
+  // Equal ends, or so near to each other that their distance has no reciprocal.
+  if (!(power > 1e-100)) return [low];
   const step = [1, 2, 5, 10].map((m) => m * power).find((candidate) => candidate >= rough * 0.999) ?? 10 * power;
   const first = Math.ceil(low / step - 1e-9);
   const last = Math.floor(high / step + 1e-9);
@@ -104,7 +106,7 @@ const plotWidth = 720;
 
 /** Horizontal bars from zero, grouped by category, each with its value at its end. */
 export function barPlot({ categories, series, valueLabel, format = (v) => v.toFixed(2), ...text }: BarPlot): string {
-  const bar = series.length === 1 ? 18 : 12;
+  const bar = series.length === 1 ? 18 : 14;
   const pitch = series.length * bar + 10;
   const left = 14 + textWidth(categories);
   const right = plotWidth - 56;
@@ -128,7 +130,7 @@ export function barPlot({ categories, series, valueLabel, format = (v) => v.toFi
       const width = Math.max(0, x(value) - left);
       marks.push(
         `<rect class="fill${s}" x="${n(left)}" y="${n(y + s * bar)}" width="${n(width)}" height="${bar - 1.5}"/>`,
-        label(left + width + 5, y + s * bar + bar / 2 + 4, format(value), bar < 14 ? "small" : ""),
+        label(left + width + 5, y + s * bar + bar / 2 + 4, format(value), series.length === 1 ? "" : "small"),
       );
     }
   }
@@ -186,9 +188,13 @@ export function linePlot({ series, xLabel, yLabel, yFrom, xTicks, reference, ...
   }
   marks.push(line("axis", left, bottom, right, bottom));
   if (reference !== undefined) {
+    // Its label goes above or below, where the lines that end beside it leave more room.
+    const gaps = series.map(({ points: own }) => (own.at(-1)?.[1] ?? reference.y) - reference.y);
+    const room = (side: 1 | -1): number => Math.min(yHigh, ...gaps.map((gap) => gap * side).filter((gap) => gap > 0));
+    const offset = room(1) >= room(-1) ? -6 : 16;
     marks.push(
       line("reference", left, y(reference.y), right, y(reference.y)),
-      label(right, y(reference.y) - 6, reference.label, "muted end"),
+      label(right, y(reference.y) + offset, reference.label, "muted end"),
     );
   }
   for (const [s, { points: own }] of series.entries()) {

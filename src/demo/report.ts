@@ -26,7 +26,7 @@ p{margin:.6em 0}
 .facts{display:flex;flex-wrap:wrap;gap:12px;margin:1.4em 0;padding:0;list-style:none}
 .facts li{flex:1 1 160px;border:1px solid var(--grid);border-radius:8px;padding:10px 14px}
 .facts strong{display:block;font-size:1.6rem;line-height:1.25}
-.facts span{color:var(--muted);font-size:.87rem}
+.facts span{display:block;color:var(--muted);font-size:.87rem;line-height:1.4}
 figure{margin:1em 0;overflow-x:auto}
 figcaption,footer{font-size:.9rem}
 table{border-collapse:collapse;font-size:.9rem;margin:.6em 0;font-variant-numeric:tabular-nums}
@@ -87,8 +87,8 @@ function summary({ speculation, languages }: Figures): string {
     [most.tokensPerPass.toFixed(2), `tokens per target pass at gamma ${most.gamma}; plain decoding has 1`],
     [`${fastest.secondsRatio.toFixed(2)} \u00d7`, `as fast as plain decoding at gamma ${fastest.gamma}, in this run`],
     [
-      equal === completions.length ? "identical: yes" : "identical: NO",
-      `${equal} of ${completions.length} completions equal plain decoding's, token for token`,
+      equal === completions.length ? "yes" : "NO",
+      `identical to plain decoding, token for token: ${equal} of ${completions.length} completions`,
     ],
   ];
   if (!("unavailable" in languages)) {
@@ -168,7 +168,7 @@ ${tableHtml(
 )}
 <h2>By chance, with the same law</h2>
 <p>${escaped(sampledRemark(sampled))}</p>
-<pre>${escaped(sampled.prompt.text)}${sampled.pieces
+<pre><span class="lead">${escaped(sampled.prompt.text)}</span>${sampled.pieces
     .map(({ text, author }) => `<span class="${author}">${escaped(text)}</span>`)
     .join("")}</pre>`;
 }
