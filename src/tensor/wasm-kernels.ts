@@ -23,11 +23,11 @@ export function registerWasmKernels(): void {
       const rows = segmentIds.shape.reduce((a, b) => a * b, 1);
       const rowShape = x.shape.slice(segmentIds.shape.length);
       const width = rowShape.reduce((a, b) => a * b, 1);
-      const output = wasm.makeOutput([numSegments, ...rowShape], "float32");
+      const output = wasm.makeOutput([numSegments, ...rowShape], x.dtype);
       // Views are taken after the allocation: growing the heap detaches older ones.
-      const values = wasm.typedArrayFromHeap(x) as Float32Array;
+      const values = wasm.typedArrayFromHeap(x) as Float32Array | Int32Array;
       const ids = wasm.typedArrayFromHeap(segmentIds) as Int32Array;
-      const sums = wasm.typedArrayFromHeap(output) as Float32Array;
+      const sums = wasm.typedArrayFromHeap(output) as Float32Array | Int32Array;
       sums.fill(0);
       for (let r = 0; r < rows; r++) {
         const id = ids[r]!;
@@ -39,28 +39,42 @@ export function registerWasmKernels(): void {
   });
 }
 
-/** The allocator that every Emscripten module has; the package's types leave it out. */
-interface Allocator {
+/** What every Emscripten module has and the package's types leave out. */
+interface EmscriptenModule {
+  readonly asm: { readonly memory: WebAssembly.Memory };
   _malloc(bytes: number): number;
   _free(address: number): void;
 }
 
+const bytesPerPage = 65_536;
 const guarded = new WeakSet<object>();
 
 /**
- * Make allocation on the wasm heap throw a BackendError where it would return a null or wrapped address.
- * Wraps the module's allocator once per module.
+ * Make an allocation that does not fit below `limit` throw a BackendError. The heap itself is kept from growing past
+ * the limit, so that no block beyond it exists, for us or for the library's own code; the allocator then answers with
+ * a null address, which the backend would take for a place to write to. Once per module: the first limit holds.
  */
 export function guardWasmHeap(limit: number = heapLimit): void {
-  const wasm = (tf.backend() as BackendWasm).wasm as unknown as Allocator;
+  const wasm = (tf.backend() as BackendWasm).wasm as unknown as EmscriptenModule;
   if (guarded.has(wasm)) return;
   guarded.add(wasm);
+
+  const { memory } = wasm.asm;
+  const grow = memory.grow.bind(memory);
+  memory.grow = (pages: number): number => {
+    // The module catches this and reports to its allocator that there is no more.
+    if (memory.buffer.byteLength + pages * bytesPerPage > limit) throw new RangeError("heap limit");
+    return grow(pages);
+  };
+
+  // Until first called, `_malloc` and `_free` are stubs that put the real functions in their own place: here, in the
+  // guard's.
+  wasm._free(wasm._malloc(1));
   const allocate = wasm._malloc.bind(wasm);
   wasm._malloc = (bytes: number): number => {
-    const address = allocate(bytes);
-    const start = address >>> 0;
-    if ((start === 0 && bytes > 0) || start + bytes > limit) {
-      if (start !== 0) wasm._free(address);
+    // A size of 4 GiB or more would reach the allocator modulo 2^32.
+    const address = bytes > limit ? 0 : allocate(bytes);
+    if (address === 0 && bytes > 0) {
       throw new BackendError(
         `wasm heap: ${bytes} bytes do not fit below the limit of ${limit}. ` +
           `${tf.memory().numTensors} tensors are alive, ${tf.memory().numBytes} bytes. ` +
