@@ -9,8 +9,9 @@ import { tf } from "./tf.ts";
 /** Bytes the wasm heap may hold. Its addresses are 32-bit: at 4 GiB they wrap silently and tensors overwrite each other. */
 const heapLimit = 2 ** 32 - 2 ** 27;
 
-/** Register kernels the wasm backend lacks. Safe to call again. */
+/** Register kernels the wasm backend lacks, and mend those that leak when memory runs out. Safe to call again. */
 export function registerWasmKernels(): void {
+  mendViewingKernels();
   if (tf.getKernel(tf.UnsortedSegmentSum, "wasm") !== undefined) return;
   tf.registerKernel({
     kernelName: tf.UnsortedSegmentSum,
@@ -37,6 +38,39 @@ export function registerWasmKernels(): void {
       return output;
     },
   });
+}
+
+/** Kernels that take a second reference to their inputs (a reshaped view) before they allocate their result. */
+const viewing = [tf.BatchMatMul, tf.GatherV2];
+const mended = new Set<string>();
+
+/**
+ * Make the kernels above give those references back when the allocation throws; without it, the memory of both inputs
+ * of every product that did not fit stays taken for good.
+ */
+function mendViewingKernels(): void {
+  for (const kernelName of viewing) {
+    const kernel = tf.getKernel(kernelName, "wasm");
+    if (kernel === undefined || mended.has(kernelName)) continue;
+    mended.add(kernelName);
+    tf.unregisterKernel(kernelName, "wasm");
+    tf.registerKernel({
+      ...kernel,
+      kernelFunc: (call) => {
+        const backend = call.backend as BackendWasm;
+        const inputs = Object.values(call.inputs).map((input) => (input as tf.TensorInfo).dataId);
+        const references = inputs.map((id) => backend.refCount(id));
+        try {
+          return kernel.kernelFunc(call);
+        } catch (error) {
+          inputs.forEach((id, i) => {
+            while (backend.refCount(id) > references[i]!) backend.disposeData(id);
+          });
+          throw error;
+        }
+      },
+    });
+  }
 }
 
 /** What every Emscripten module has and the package's types leave out. */
