@@ -8,6 +8,8 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code === "EPIPE") process.exit(0);
   throw error;
 });
+// Nobody reads remarks and progress any more: the work goes on.
+process.stderr.on("error", () => {});
 
 // Set, not exited with: what is still being written to a pipe gets there. A bug rejects, and Node prints its stack.
 process.exitCode = await main(process.argv.slice(2), {

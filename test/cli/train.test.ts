@@ -32,14 +32,14 @@ describe.skipIf(!process.env["TOKENTHRIFT_FULL"] || process.platform === "win32"
     return { child, said };
   }
 
-  async function said(child: ChildProcess, what: string): Promise<void> {
-    for await (const chunk of child.stderr!) if (String(chunk).includes(what)) return;
+  /** Until the process has said so on standard error, or has ended. */
+  async function until(child: ChildProcess, heard: () => boolean): Promise<void> {
+    while (!heard() && child.exitCode === null) await Promise.race([once(child.stderr!, "data"), once(child, "exit")]);
   }
 
   it("stops at Ctrl-C with its state saved, exit code 130, and goes on from there", { timeout: 300_000 }, async () => {
     const stopped = train();
-    stopped.child.stderr.setEncoding("utf8");
-    await Promise.race([said(stopped.child, "tokens to learn from"), once(stopped.child, "exit")]);
+    await until(stopped.child, () => stopped.said.stderr.includes("tokens to learn from"));
     stopped.child.kill("SIGINT");
     const [code] = stopped.child.exitCode === null ? await once(stopped.child, "exit") : [stopped.child.exitCode];
     expect(code).toBe(130);
