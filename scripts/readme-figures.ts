@@ -4,7 +4,8 @@
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Figures, measureFigures } from "../src/demo/demo.ts";
+import { measureFigures } from "../src/demo/demo.ts";
+import type { Figures } from "../src/demo/figures.ts";
 import {
   bitsPicture,
   completionPicture,

@@ -1,5 +1,4 @@
 /** The command line as a function of the words typed: the whole program but the process around it. */
-import { readFileSync } from "node:fs";
 import { ArgumentError, TokenthriftError } from "../errors.ts";
 import { type Command, commandHelp, overallHelp, parseInput, UsageError, unknown } from "./command-line.ts";
 import { demoCommand } from "./demo.ts";
@@ -8,6 +7,7 @@ import { listCommand } from "./list.ts";
 import type { Io } from "./output.ts";
 import { runCommand } from "./run.ts";
 import { trainCommand } from "./train.ts";
+import { version } from "./version.ts";
 
 export const commands: readonly Command[] = [listCommand, explainCommand, runCommand, demoCommand, trainCommand];
 
@@ -58,10 +58,4 @@ function asTyped(error: Error): string {
 function print({ stdout }: Io, text: string): number {
   stdout.write(text);
   return 0;
-}
-
-/** As package.json has it. */
-export function version(): string {
-  const manifest = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
-  return (JSON.parse(manifest) as { version: string }).version;
 }

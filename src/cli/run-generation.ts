@@ -1,17 +1,11 @@
 /** `run` for methods of generation: the text, who wrote which token, what it cost, and whether it is plain decoding's. */
 import type { TechniqueRun } from "../catalog.ts";
 import { addCosts } from "../model/language-model.ts";
-import { type GenerateOptions, generate, type Report, type Step } from "../speculative/index.ts";
-import { StreamingDecoder, type Tokenizer } from "../tokenization/index.ts";
+import { type GenerateOptions, generate, type Report } from "../speculative/index.ts";
 import type { Input } from "./command-line.ts";
+import { authoredPieces, runToEnd, sameTokens } from "./generated-text.ts";
 import { embeddedModelFolder } from "./models.ts";
 import { grouped, type Io, painter, printable, table, textWidth, wrap, writeJson } from "./output.ts";
-
-/** A stretch of generated text by one author: a guess that was accepted, or the target itself. */
-export interface Piece {
-  readonly text: string;
-  readonly author: "draft" | "target";
-}
 
 export async function runGeneration(
   name: string,
@@ -42,9 +36,9 @@ export async function runGeneration(
   };
   const part = await method({ ...(gamma !== undefined && { gamma }), ...(draft && { draft: draft.model }) });
 
-  const { report, steps } = runToEnd(() => generate(model, prompt, { ...options, ...part }));
+  const { report, steps } = runToEnd(generate(model, prompt, { ...options, ...part }));
   const greedy = (temperature ?? 0) === 0;
-  const plain = name === "plain-decoding" ? undefined : runToEnd(() => generate(model, prompt, options)).report;
+  const plain = name === "plain-decoding" ? undefined : runToEnd(generate(model, prompt, options)).report;
   const identical = plain === undefined || !greedy ? undefined : sameTokens(report.tokens, plain.tokens);
   draft?.model.close();
   model.close();
@@ -92,38 +86,6 @@ export async function runGeneration(
         : `identical to plain decoding, token for token: ${identical ? "yes" : "NO"}`;
   if (verdict !== "") stdout.write(`\n${verdict}\n`);
   return identical === false ? 1 : 0;
-}
-
-/** Runs a generation without waiting in between. */
-export function runToEnd(start: () => ReturnType<typeof generate>): { report: Report; steps: Step[] } {
-  const generation = start();
-  const steps: Step[] = [];
-  for (let step = generation.step(); step !== undefined; step = generation.step()) steps.push(step);
-  return { report: generation.report, steps };
-}
-
-export function sameTokens(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((token, i) => token === b[i]);
-}
-
-/**
- * The generated text cut by author, step by step. A character whose bytes several tokens share belongs to the token that
- * completes it.
- */
-export function authoredPieces(tokenizer: Tokenizer, steps: readonly Step[]): Piece[] {
-  const pieces: Piece[] = [];
-  const decoder = new StreamingDecoder(tokenizer);
-  const add = (author: Piece["author"], ids: readonly number[]): void => {
-    const text = ids.map((id) => decoder.push(id)).join("");
-    if (text !== "") pieces.push({ author, text });
-  };
-  for (const { tokens } of steps) {
-    add("draft", tokens.slice(0, -1));
-    add("target", tokens.slice(-1));
-  }
-  const rest = decoder.flush();
-  if (rest !== "") pieces.push({ author: "target", text: rest });
-  return pieces;
 }
 
 function counts(report: Report, plain: Report | undefined): string {

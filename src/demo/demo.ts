@@ -2,36 +2,19 @@
 import { cpus } from "node:os";
 import { join } from "node:path";
 import { loadModel, requireSameTokenizer } from "../cli/loaded-model.ts";
-import { version } from "../cli/main.ts";
 import { embeddedModelFolder } from "../cli/models.ts";
 import { grouped, table, wrap } from "../cli/output.ts";
+import { version } from "../cli/version.ts";
 import { writeFilesAtomic } from "../files.ts";
 import { heldOutPrompts } from "../held-out-prompts.ts";
 import { parameterCount } from "../model/decoder-config.ts";
 import { duration, Progress } from "../progress.ts";
 import { activeBackend } from "../tensor/backend.ts";
+import { type Figures, sampledRemark, share } from "./figures.ts";
 import { type LanguageFigures, measureLanguages } from "./languages.ts";
 import { reportHtml } from "./report.ts";
 import { measureSpeculation, type SpeculationFigures, type SpeculationOptions } from "./speculation.ts";
-import { type TrainingFigures, trainingFigures } from "./training-record.ts";
-
-/** Everything the demo found out: the content of `figures.json`. */
-export interface Figures {
-  readonly run: {
-    readonly tokenthrift: string;
-    readonly node: string;
-    readonly backend: string;
-    readonly processor: string;
-    readonly seconds: number;
-  };
-  readonly models: {
-    readonly vocabularySize: number;
-    readonly target: TrainingFigures & { readonly parameters: number };
-    readonly draft: TrainingFigures & { readonly parameters: number };
-  };
-  readonly languages: LanguageFigures | { readonly unavailable: string };
-  readonly speculation: SpeculationFigures;
-}
+import { trainingFigures } from "./training-record.ts";
 
 export interface DemoOptions {
   /** Called with each finished stretch of the printed report, a line or several. Default: nothing. */
@@ -172,26 +155,4 @@ function speculationText(figures: SpeculationFigures): string {
     "",
     wrap(sampledRemark(sampled), 100),
   ].join("\n");
-}
-
-/** What can honestly be said of one sampled run. */
-export function sampledRemark({
-  temperature,
-  gamma,
-  seed,
-  tokens,
-  targetPasses,
-  tokensPerPass,
-}: SpeculationFigures["sampled"]): string {
-  return (
-    `Sampled at temperature ${temperature} (gamma ${gamma}, seed ${seed}): ${tokens} tokens in ${targetPasses} target ` +
-    `passes, ${tokensPerPass.toFixed(2)} per pass. One run shows that it works, not that its law is the target's: two ` +
-    "samplers agree in law, not token for token. That is proven on a model whose law can be enumerated, in " +
-    "test/speculative/speculative-sampling.test.ts."
-  );
-}
-
-/** `"38 %"`; `"-"` of nothing. */
-export function share(part: number, whole: number): string {
-  return whole === 0 ? "-" : `${((100 * part) / whole).toFixed(0)} %`;
 }

@@ -1,5 +1,5 @@
 /** The demo's figures as plots: the same pictures for the report and for the README. */
-import type { Figures } from "./demo.ts";
+import type { Figures } from "./figures.ts";
 import type { LanguageFigures } from "./languages.ts";
 import { barPlot, linePlot, type PlotText, tokenPlot } from "./plot.ts";
 import type { SpeculationFigures } from "./speculation.ts";
@@ -38,8 +38,8 @@ export function gammaPicture({ byGamma }: SpeculationFigures, style: Style = {})
       `${byGamma[0]!.multiplyAddsRatio.toFixed(2)} to ${last.multiplyAddsRatio.toFixed(2)}.`,
     series: [
       { name: "tokens per target pass", points: byGamma.map((one) => [one.gamma, one.tokensPerPass]) },
-      { name: "times as fast (seconds)", points: byGamma.map((one) => [one.gamma, one.secondsRatio]) },
-      { name: "times the multiply-adds (cost)", points: byGamma.map((one) => [one.gamma, one.multiplyAddsRatio]) },
+      { name: "speed (seconds)", points: byGamma.map((one) => [one.gamma, one.secondsRatio]) },
+      { name: "multiply-adds (cost)", points: byGamma.map((one) => [one.gamma, one.multiplyAddsRatio]) },
     ],
     xLabel: "gamma: guesses per target pass",
     yLabel: "relative to plain decoding",

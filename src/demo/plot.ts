@@ -110,7 +110,7 @@ export function barPlot({ categories, series, valueLabel, format = (v) => v.toFi
   const pitch = series.length * bar + 10;
   const left = 14 + textWidth(categories);
   const right = plotWidth - 56;
-  const top = (series.length > 1 ? 34 : 12) + 2;
+  const top = series.length > 1 ? 42 : 18;
   const bottom = top + categories.length * pitch;
   const largest = Math.max(0, ...series.flatMap(({ values }) => values.filter((value) => value !== null)));
   const x = linearScale([0, largest === 0 ? 1 : largest], [left, right]);
@@ -142,7 +142,7 @@ export function barPlot({ categories, series, valueLabel, format = (v) => v.toFi
     marks.push(
       legend(
         left,
-        14,
+        20,
         series.map(({ name }) => name),
         "bar",
       ),
@@ -173,7 +173,7 @@ export function linePlot({ series, xLabel, yLabel, yFrom, xTicks, reference, ...
   const [lowest, highest] = extent(ys);
   const margin = (highest - lowest || 1) * 0.06;
   const [yLow, yHigh] = [yFrom ?? lowest - margin, highest + margin];
-  const [left, right, top, bottom] = [62, plotWidth - 24, 40, height - 52];
+  const [left, right, top, bottom] = [62, plotWidth - 24, 46, height - 52];
   const x = linearScale([xLow, xHigh], [left + 10, right]);
   const y = linearScale([yLow, yHigh], [bottom, top]);
   const marks: string[] = [];
@@ -206,7 +206,7 @@ export function linePlot({ series, xLabel, yLabel, yFrom, xTicks, reference, ...
     `<text class="muted middle" transform="translate(16 ${n((top + bottom) / 2)}) rotate(-90)">${escaped(yLabel)}</text>`,
     legend(
       left,
-      16,
+      20,
       series.map(({ name }) => name),
       "line",
     ),
@@ -225,7 +225,7 @@ export interface TokenPlot extends PlotText {
 
 /** A text in fixed width, each piece on a tint of its author's; kind 0 is underlined too. */
 export function tokenPlot({ pieces, kinds, columns = 84, ...text }: TokenPlot): string {
-  const [advance, pitch, left, top] = [8, 24, 12, 44];
+  const [advance, pitch, left, top] = [8, 24, 12, 56];
   const marks: string[] = [];
   let column = 0;
   let lineNumber = 0;
@@ -269,7 +269,7 @@ export function tokenPlot({ pieces, kinds, columns = 84, ...text }: TokenPlot): 
       }
     }
   }
-  marks.push(legend(left, 14, kinds, "tint"));
+  marks.push(legend(left, 22, kinds, "tint"));
   return frame(text, left * 2 + columns * advance, top + lineNumber * pitch + 20, marks);
 }
 

@@ -2,7 +2,7 @@
  * The report: one HTML file with everything in it. No script runs, nothing is fetched; colours follow the reader's
  * light or dark setting. Every plot stands beside a table of its figures, and all figures are in the page as JSON.
  */
-import { type Figures, sampledRemark, share } from "./demo.ts";
+import { type Figures, sampledRemark, share } from "./figures.ts";
 import type { LanguageFigures } from "./languages.ts";
 import {
   bitsPicture,

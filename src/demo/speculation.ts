@@ -10,7 +10,7 @@
  * The comparison with plain decoding is made on every prompt, for every setting, token by token.
  */
 import { setImmediate } from "node:timers/promises";
-import { authoredPieces, type Piece, runToEnd, sameTokens } from "../cli/run-generation.ts";
+import { authoredPieces, type Piece, runToEnd, sameTokens } from "../cli/generated-text.ts";
 import type { HeldOutPrompt } from "../held-out-prompts.ts";
 import { addCosts, type LanguageModel } from "../model/language-model.ts";
 import {
@@ -117,7 +117,7 @@ export async function measureSpeculation(options: SpeculationOptions): Promise<S
 
   for (const setting of settings) {
     // Warm-up: shapes met for the first time cost more than they ever will again.
-    runToEnd(() => generate(target, encoded[0]!, { ...setting, maxTokens: Math.min(maxTokens, 12) }));
+    runToEnd(generate(target, encoded[0]!, { ...setting, maxTokens: Math.min(maxTokens, 12) }));
   }
   const total = repetitions * prompts.length * settings.length;
   let done = 0;
@@ -128,7 +128,7 @@ export async function measureSpeculation(options: SpeculationOptions): Promise<S
       for (let i = 0; i < settings.length; i++) {
         const s = (i + p + repetition) % settings.length;
         const started = performance.now();
-        const { report } = runToEnd(() => generate(target, prompt, settings[s]!));
+        const { report } = runToEnd(generate(target, prompt, settings[s]!));
         seconds[p]![s]!.push((performance.now() - started) / 1000);
         reports[p]![s] ??= report;
         // Every run counts for the proof, not only the first.
@@ -175,9 +175,9 @@ export async function measureSpeculation(options: SpeculationOptions): Promise<S
   });
 
   const drafter = new ChainDrafter(draft, { gamma: shownGamma });
-  const shown = runToEnd(() => generate(target, encoded[shownPrompt]!, { ...common, drafter }));
+  const shown = runToEnd(generate(target, encoded[shownPrompt]!, { ...common, drafter }));
   const sampling = { temperature: 0.8, seed: 1 };
-  const drawn = runToEnd(() => generate(target, encoded[shownPrompt]!, { ...common, drafter, ...sampling }));
+  const drawn = runToEnd(generate(target, encoded[shownPrompt]!, { ...common, drafter, ...sampling }));
   return {
     maxTokens,
     repetitions,

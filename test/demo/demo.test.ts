@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loadModel } from "../../src/cli/loaded-model.ts";
-import { type Figures, runDemo } from "../../src/demo/demo.ts";
+import { runDemo } from "../../src/demo/demo.ts";
+import type { Figures } from "../../src/demo/figures.ts";
 import { reportHtml } from "../../src/demo/report.ts";
 import { measureSpeculation } from "../../src/demo/speculation.ts";
 import { trainingFigures } from "../../src/demo/training-record.ts";
@@ -164,7 +165,15 @@ describe("the report", () => {
   it("has well-formed plots, each with its own title and description", () => {
     const plots = html.match(/<svg.*?<\/svg>/gs)!;
     expect(plots).toHaveLength(6);
-    for (const plot of plots) parseXml(plot);
+    for (const plot of plots) {
+      parseXml(plot);
+      // No label runs out of its picture, even at a generous seven pixels a letter.
+      const width = Number(attributes(plot, "svg")[0]!["width"]);
+      for (const [, list, content] of plot.matchAll(/<text([^>]*)>([^<]*)<\/text>/g)) {
+        if (/end|middle|code/.test(list!)) continue;
+        expect(Number(/ x="([\d.]+)"/.exec(list!)![1]) + 7 * content!.length, content).toBeLessThanOrEqual(width);
+      }
+    }
     const ids = [...html.matchAll(/ id="([^"]+)"/g)].map(([, id]) => id!);
     expect(new Set(ids).size).toBe(ids.length);
     for (const svg of attributes(html, "svg")) {
