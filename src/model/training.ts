@@ -236,20 +236,21 @@ export class Trainer {
         "Delete it to start anew, or run with the options it was made with.",
       );
     }
+    // Everything is checked before anything is set: a damaged state leaves the run as it was.
+    const restored: [target: Float32Array, saved: Float32Array][] = [];
     for (const [name, parameter] of this.#parameters) {
       const { first, second } = this.#moments.get(name)!;
-      for (const [kind, target] of [
-        ["parameter", parameter],
-        ["first", first],
-        ["second", second],
-      ] as const) {
-        const saved: SafeTensor | undefined = tensors.get(`${kind}.${name}`);
+      for (const [kind, target] of Object.entries({ parameter, first, second })) {
+        const saved = tensors.get(`${kind}.${name}`);
         if (saved === undefined) throw new FormatError(source, `tensor ${kind}.${name} is missing`);
         const data = toFloat32(saved);
         if (data.length !== target.length) throw new FormatError(source, `tensor ${kind}.${name} has the wrong size`);
-        target.set(data);
+        const bad = data.findIndex((value) => !Number.isFinite(value));
+        if (bad >= 0) throw new FormatError(source, `tensor ${kind}.${name} holds ${data[bad]} at index ${bad}`);
+        restored.push([target, data]);
       }
     }
+    for (const [target, saved] of restored) target.set(saved);
     this.#step = run.step;
     this.#lossSum = run.lossSum;
     this.#lossCount = run.lossCount;

@@ -17,7 +17,6 @@
  * Worked example: prompt [1, 7], draft [7, 3, 4], path [0, 1], token 9: the step's tokens are [3, 9], the cache holds
  * [1, 7, 3], 9 is pending, accepted 1 of 2 drafted.
  */
-import { setImmediate } from "node:timers/promises";
 import { ArgumentError, ContextOverflowError } from "../errors.ts";
 import type { Cost, LanguageModel, Pass, PassOptions, Session } from "../model/language-model.ts";
 import { addCosts, subtractCosts } from "../model/language-model.ts";
@@ -215,7 +214,7 @@ export class Generation implements AsyncIterable<Step> {
     try {
       for (let step = this.step(); step !== undefined; step = this.step()) {
         yield step;
-        await setImmediate();
+        await otherWork();
       }
     } finally {
       this.close();
@@ -340,6 +339,14 @@ export class Generation implements AsyncIterable<Step> {
     this.#sessions?.target.close();
     this.#sessions = undefined;
   }
+}
+
+/** Resolves after what is waiting in the event loop had its turn. Browsers have no setImmediate. */
+function otherWork(): Promise<void> {
+  return new Promise((resolve) => {
+    if (typeof setImmediate === "function") setImmediate(resolve);
+    else setTimeout(resolve, 0);
+  });
 }
 
 function tapOptions(drafter: Drafter): PassOptions {

@@ -42,6 +42,12 @@ export const ID_LIMIT = RANK_LIMIT;
 export const SPECIAL_ID_REACH = 65_536;
 
 /**
+ * Longest token, in bytes, of a file without a merge list: finding the merges costs the square of a token's length. The
+ * longest of tiktoken's vocabularies have 128.
+ */
+export const TOKEN_LIMIT = 1024;
+
+/**
  * The lookup tables of the merge loop.
  * @throws FormatError where a byte has no token or a merge gives none
  */

@@ -96,6 +96,7 @@ export class Bpe implements Tokenizer {
   }
 
   encode(text: string, options: EncodeOptions = {}): Uint32Array {
+    if (typeof text !== "string") throw new ArgumentError("text", "a string", text);
     const ids = new IdBuffer(16 + (text.length >> 2));
     for (const { start, end, id } of this.#special.split(text, options)) {
       if (id >= 0) ids.push(id);

@@ -132,12 +132,12 @@ export function readHuggingFace(json: string | object): BpeDefinition {
   };
 }
 
-function checkPostProcessor(processor: unknown): void {
+function checkPostProcessor(processor: unknown, nested = false): void {
   if (isNothing(processor)) return;
   const type = typeOf(processor);
-  if (type === "Sequence") {
+  if (type === "Sequence" && !nested) {
     for (const part of array(object(processor, '"post_processor"')["processors"], '"post_processor.processors"')) {
-      checkPostProcessor(part);
+      checkPostProcessor(part, true);
     }
   } else if (!["ByteLevel", "TemplateProcessing", "RobertaProcessing", "BertProcessing"].includes(type)) {
     refuse(`post-processor ${type} is not supported`);
@@ -250,7 +250,8 @@ function readMerges(value: unknown, idOf: ReadonlyMap<string, number>): Merge[] 
 
 function readId(value: unknown, name: string): number {
   if (typeof value !== "number" || !Number.isInteger(value) || value < 0 || value >= ID_LIMIT) {
-    refuse(`${name} has the id ${String(value)}, expected an integer from 0 to ${ID_LIMIT - 1}`);
+    const shown = typeof value === "object" ? "of an object" : String(value); // an object's own toString could throw
+    refuse(`${name} has the id ${shown}, expected an integer from 0 to ${ID_LIMIT - 1}`);
   }
   return value;
 }
@@ -294,5 +295,7 @@ function flag(owner: Record<string, unknown>, name: string, absent: boolean): bo
 /** The `type` field, for dispatch and for messages. */
 function typeOf(value: unknown): string {
   const type = typeof value === "object" && value !== null ? (value as Record<string, unknown>)["type"] : value;
-  return String(type ?? "null");
+  if (type === undefined || type === null) return "null";
+  // Not String(type): an object's own toString, or endless nesting, would make it throw.
+  return typeof type === "string" ? type : `with a type that is not text (${typeof type})`;
 }

@@ -17,6 +17,7 @@
  */
 
 import { ArgumentError, FormatError } from "../errors.ts";
+import { TOKEN_LIMIT } from "./bpe-definition.ts";
 import { BpeMerger } from "./bpe-merger.ts";
 import { PairTable } from "./pair-table.ts";
 import { TokenTable } from "./token-table.ts";
@@ -87,6 +88,8 @@ export class SentencePieceBpe implements Tokenizer {
       if (length < 1 || length > longest)
         throw new FormatError(SOURCE, `piece ${id} has the length ${length}, not 1..${longest}`);
       if (at + length > bytes.length) throw new FormatError(SOURCE, `the file ends inside piece ${id} of ${vocabSize}`);
+      if (length > TOKEN_LIMIT)
+        throw new FormatError(SOURCE, `piece ${id} has ${length} bytes, more than ${TOKEN_LIMIT}`);
       const piece = bytes.slice(at, at + length);
       at += length;
       let text: string;
@@ -113,6 +116,7 @@ export class SentencePieceBpe implements Tokenizer {
 
   /** Ids of `text`; empty for an empty text, but for the begin token where it is asked for. */
   encode(text: string, options: SentencePieceEncodeOptions = {}): Uint32Array {
+    if (typeof text !== "string") throw new ArgumentError("text", "a string", text);
     for (const option of ["allowedSpecial", "disallowedSpecial"] as const) {
       const named = options[option];
       if (named !== undefined && named !== "all" && named.length > 0) {

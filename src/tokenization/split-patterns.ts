@@ -65,7 +65,11 @@ export function patternToRegExp(pattern: SplitPattern): RegExp | undefined {
   const flags = new Set(pattern.flags.replace("y", ""));
   flags.add("g");
   if (!flags.has("v")) flags.add("u");
-  return new RegExp(pattern.source, [...flags].join(""));
+  try {
+    return new RegExp(pattern.source, [...flags].join(""));
+  } catch (error) {
+    throw new ArgumentError("pattern", "a RegExp that is valid with the flag u", String(pattern), (error as Error).message);
+  }
 }
 
 /**

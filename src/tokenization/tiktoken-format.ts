@@ -9,7 +9,7 @@
  */
 
 import { ArgumentError, FormatError } from "../errors.ts";
-import { type BpeDefinition, ID_LIMIT, SPECIAL_ID_REACH } from "./bpe-definition.ts";
+import { type BpeDefinition, ID_LIMIT, SPECIAL_ID_REACH, TOKEN_LIMIT } from "./bpe-definition.ts";
 import { bytesToAlphabet } from "./byte-alphabet.ts";
 import { checkPattern, type SplitPattern } from "./split-patterns.ts";
 
@@ -41,6 +41,12 @@ export function readTiktoken(ranks: string | Uint8Array, options: TiktokenOption
       const bytes = decodeBase64(field);
       if (bytes === undefined || bytes.length === 0) {
         throw new FormatError(SOURCE, `line ${lineNumber} holds "${field.slice(0, 40)}", which is not base64`);
+      }
+      if (bytes.length > TOKEN_LIMIT) {
+        throw new FormatError(
+          SOURCE,
+          `line ${lineNumber} holds a token of ${bytes.length} bytes, more than ${TOKEN_LIMIT}`,
+        );
       }
       if (byRank.has(rank)) throw new FormatError(SOURCE, `rank ${rank} is given twice`);
       byRank.set(rank++, bytes);

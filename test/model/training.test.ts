@@ -7,6 +7,7 @@ import { Trainer, type TrainingOptions } from "../../src/model/training.ts";
 import { useBackend } from "../../src/tensor/backend.ts";
 import { aliveTensors } from "../../src/tensor/ops.ts";
 import { Random } from "../../src/tensor/random.ts";
+import { readSafetensors, writeSafetensors } from "../../src/tensor/safetensors.ts";
 
 const config: DecoderConfig = {
   vocabularySize: 12,
@@ -127,6 +128,17 @@ describe("training", () => {
     expect(() => other.restore(state)).toThrow(/another config or other options/);
     expect(() => trainer.restore(state.subarray(0, state.length - 9))).toThrow(FormatError);
     expect(() => trainer.restore(new Uint8Array(4))).toThrow(FormatError);
+
+    // The last moment of the file is not a number: nothing of the state may have been taken over.
+    const before = trainer.save();
+    const damaged = readSafetensors(new Trainer(config, streams, options).save());
+    const last = damaged.tensors.get("second.model.norm.weight")!;
+    (last.data as Float32Array)[3] = Number.NaN;
+    for (const [name, saved] of damaged.tensors) {
+      if (name.startsWith("parameter.")) (saved.data as Float32Array).fill(1);
+    }
+    expect(() => trainer.restore(writeSafetensors(damaged.tensors, damaged.metadata))).toThrow(/second.*NaN/);
+    expect(trainer.save()).toEqual(before);
     trainer.close();
     other.close();
   });
