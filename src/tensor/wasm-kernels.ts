@@ -9,9 +9,29 @@ import { tf } from "./tf.ts";
 /** Bytes the wasm heap may hold. Its addresses are 32-bit: at 4 GiB they wrap silently and tensors overwrite each other. */
 const heapLimit = 2 ** 32 - 2 ** 27;
 
-/** Register kernels the wasm backend lacks, and mend those that leak when memory runs out. Safe to call again. */
+/**
+ * Make a clone share its tensor's memory, as a reshape does (tensors never change). The library copies it, and clones
+ * every tensor a gradient needs: half the memory of a training step, and an allocation that can fail half-way.
+ */
+function shareClones(): void {
+  if (mended.has(tf.Identity)) return;
+  mended.add(tf.Identity);
+  tf.unregisterKernel(tf.Identity, "wasm");
+  tf.registerKernel({
+    kernelName: tf.Identity,
+    backendName: "wasm",
+    kernelFunc: ({ inputs, backend }) => {
+      const { dataId, shape, dtype } = inputs["x"] as tf.TensorInfo;
+      (backend as BackendWasm).incRef(dataId);
+      return { dataId, shape, dtype };
+    },
+  });
+}
+
+/** Register kernels the wasm backend lacks, and mend those that waste or leak memory. Safe to call again. */
 export function registerWasmKernels(): void {
   mendViewingKernels();
+  shareClones();
   if (tf.getKernel(tf.UnsortedSegmentSum, "wasm") !== undefined) return;
   tf.registerKernel({
     kernelName: tf.UnsortedSegmentSum,

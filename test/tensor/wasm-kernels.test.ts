@@ -125,6 +125,20 @@ describe("UnsortedSegmentSum", () => {
   });
 });
 
+describe("clones", () => {
+  it("share memory, and outlive the tensor they were made of", () => {
+    const x = tensor(Float32Array.of(1, 2, 3), [3]);
+    const before = [tf.memory().numDataBuffers, backend().numDataIds()];
+    const copy = tf.clone(x);
+    expect([tf.memory().numDataBuffers, backend().numDataIds()]).toEqual(before);
+    x.dispose();
+    expect([...read(copy)]).toEqual([1, 2, 3]);
+    const ids = backend().numDataIds();
+    copy.dispose();
+    expect(backend().numDataIds()).toBe(ids - 1);
+  });
+});
+
 describe("the heap guard", () => {
   /** What is alive, for the library and for the backend beneath it. */
   const alive = (): number[] => [
