@@ -68,7 +68,12 @@ export function patternToRegExp(pattern: SplitPattern): RegExp | undefined {
   try {
     return new RegExp(pattern.source, [...flags].join(""));
   } catch (error) {
-    throw new ArgumentError("pattern", "a RegExp that is valid with the flag u", String(pattern), (error as Error).message);
+    throw new ArgumentError(
+      "pattern",
+      "a RegExp that is valid with the flag u",
+      String(pattern),
+      (error as Error).message,
+    );
   }
 }
 

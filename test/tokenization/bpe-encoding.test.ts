@@ -325,6 +325,11 @@ describe("streaming", () => {
   });
 });
 
+test("what is not a string is refused", () => {
+  for (const text of [undefined, null, 5, ["a"]])
+    expect(() => cl100k.encode(text as unknown as string)).toThrow(ArgumentError);
+});
+
 test("empty text is no ids, no ids are empty text", () => {
   expect(cl100k.encode("").length).toBe(0);
   expect(cl100k.decode([])).toBe("");
