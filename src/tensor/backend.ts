@@ -29,6 +29,7 @@ export function activeBackend(): BackendName | undefined {
  * @param name forces a backend. Default: `TOKENTHRIFT_BACKEND`, else the first of `backendNames` that loads.
  * @returns the backend now in use
  * @throws ArgumentError on an unknown name; BackendError when a forced backend cannot load, saying what to install
+ *   (the one in use before stays in use)
  */
 export async function useBackend(name?: BackendName, options: BackendOptions = {}): Promise<BackendName> {
   const fromEnvironment = typeof process === "undefined" ? undefined : process.env["TOKENTHRIFT_BACKEND"] || undefined;
@@ -40,7 +41,11 @@ export async function useBackend(name?: BackendName, options: BackendOptions = {
       throw new ArgumentError(argument, `one of ${backendNames.join(", ")}`, forced);
     }
     const problem = await load(forced, options);
-    if (problem !== undefined) throw new BackendError(`backend ${forced} cannot be used: ${problem}`);
+    if (problem !== undefined) {
+      // The library has left its backend by now, whether or not the new one started.
+      if (active !== undefined) await tf.setBackend(active);
+      throw new BackendError(`backend ${forced} cannot be used: ${problem}`);
+    }
     active = forced;
     return forced;
   }
@@ -68,7 +73,8 @@ async function load(name: BackendName, options: BackendOptions): Promise<string 
       const wasm = await import("@tensorflow/tfjs-backend-wasm");
       if (options.wasmFolder !== undefined) wasm.setWasmPaths(options.wasmFolder);
     }
-    if (!(await tf.setBackend(name))) return "it did not start; this runtime may lack WebAssembly. Use the cpu backend.";
+    if (!(await tf.setBackend(name)))
+      return "it did not start; this runtime may lack WebAssembly. Use the cpu backend.";
     if (name === "wasm") {
       registerWasmKernels();
       guardWasmHeap();
