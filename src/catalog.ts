@@ -48,8 +48,10 @@ export interface Technique {
   readonly family: Family;
   /** Source file, from the root of the repository. */
   readonly module: string;
-  /** A command that shows it at work. */
-  readonly example: string;
+  /** A command that runs it. */
+  readonly command: string;
+  /** A script that shows it at work, from the root of the repository; null for baselines that have none of their own. */
+  readonly example: string | null;
   /** What it spends less of; for a baseline, what it is measured for. */
   readonly saves: string;
   /** Whether the result is provably the one the plain method gives. `"n/a"`: it is the plain method. */
@@ -72,7 +74,8 @@ export const catalog: readonly Technique[] = [
     },
     family: "tokenization",
     module: "src/tokenization/bpe.ts",
-    example: 'tokenthrift run bpe --prompt "const words: Map<string, number> = new Map();"',
+    command: 'tokenthrift run bpe --prompt "const words: Map<string, number> = new Map();"',
+    example: "examples/bpe.ts",
     saves: "tokens per byte of text",
     exact: "lossless",
     summary: "Frequent neighbours become one token, so common text takes few tokens and every text can be written.",
@@ -101,7 +104,8 @@ export const catalog: readonly Technique[] = [
     paper: null,
     family: "speculative",
     module: "src/speculative/plain-decoding.ts",
-    example: "tokenthrift run plain-decoding --max-tokens 32",
+    command: "tokenthrift run plain-decoding --max-tokens 32",
+    example: "examples/speculative-sampling.ts",
     saves: "nothing: the baseline, one pass per token",
     exact: "n/a",
     summary:
@@ -127,7 +131,8 @@ export const catalog: readonly Technique[] = [
     paper: null,
     family: "speculative",
     module: "src/speculative/random-drafter.ts",
-    example: "tokenthrift run random-drafter --gamma 4 --max-tokens 32",
+    command: "tokenthrift run random-drafter --gamma 4 --max-tokens 32",
+    example: null,
     saves: "nothing: the baseline that knows nothing",
     exact: "lossless",
     summary: "Guesses drawn uniformly from the vocabulary: almost all are turned away, and the text is still exact.",
@@ -153,7 +158,8 @@ export const catalog: readonly Technique[] = [
     paper: { title: "Fast Inference from Transformers via Speculative Decoding", arXiv: "2211.17192", year: 2022 },
     family: "speculative",
     module: "src/speculative/speculative-sampling.ts",
-    example: "tokenthrift run speculative-sampling --gamma 4 --max-tokens 48",
+    command: "tokenthrift run speculative-sampling --gamma 4 --max-tokens 48",
+    example: "examples/speculative-sampling.ts",
     saves: "target passes per token",
     exact: "lossless",
     summary: "A small model guesses a few tokens ahead; the large one checks all guesses in a single pass.",

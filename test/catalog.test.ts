@@ -17,7 +17,8 @@ it.each(catalog.map((entry) => [entry.name, entry] as const))("%s describes itse
   expect(families).toContain(entry.family);
   expect(existsSync(join(root, entry.module)), entry.module).toBe(true);
   expect(entry.module).toContain(`/${entry.family}/`);
-  expect(entry.example).toMatch(new RegExp(`^tokenthrift run ${name}( |$)`));
+  if (entry.example !== null) expect(existsSync(join(root, entry.example)), entry.example).toBe(true);
+  expect(entry.command).toMatch(new RegExp(`^tokenthrift run ${name}( |$)`));
   expect(entry.explain.length).toBeGreaterThanOrEqual(3);
   expect(entry.summary).toMatch(/\.$/);
   if (entry.paper !== null) {

@@ -18,7 +18,7 @@ export const explainCommand: Command = {
     }
     const { paint } = painter(stdout, env);
     const width = textWidth(stdout);
-    const { title, paper, summary, explain, saves, exact, family, module, example } = technique;
+    const { title, paper, summary, explain, saves, exact, family, module, example, command } = technique;
     const source = paper === null ? "a baseline; no paper" : `${paper.title}, arXiv ${paper.arXiv}, ${paper.year}`;
     stdout.write(`${paint(title, "bold")}\n${wrap(source, width)}\n\n${wrap(summary, width)}\n\n`);
     for (const paragraph of explain) {
@@ -30,9 +30,10 @@ export const explainCommand: Command = {
       ["exact", exact],
       ["family", family],
       ["source", module],
-      ["try", example],
+      ...(example === null ? [] : [["example", example]]),
+      ["try", command],
     ];
-    for (const [label, value] of facts) stdout.write(`${paint(label!.padEnd(7), "dim")}${value}\n`);
+    for (const [label, value] of facts) stdout.write(`${paint(label!.padEnd(8), "dim")}${value}\n`);
     return 0;
   },
 };

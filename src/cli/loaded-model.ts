@@ -1,22 +1,10 @@
-/** A checkpoint folder as a model that runs. Loads TensorFlow.js: commands import this file only when they need it. */
+/** The models a command works with. Loads TensorFlow.js: commands import this file only when they need it. */
 import { ArgumentError } from "../errors.ts";
-import { readCheckpoint } from "../model/checkpoint.ts";
-import { Decoder } from "../model/decoder-session.ts";
-import { useBackend } from "../tensor/backend.ts";
-import type { Bpe } from "../tokenization/index.ts";
+import { type EmbeddedModel, embeddedFolder, type LoadedModel, loadCheckpoint } from "../model/load.ts";
 
-export interface LoadedModel {
-  readonly model: Decoder;
-  readonly tokenizer: Bpe;
-  /** The content of `training.json`; undefined where there is none. */
-  readonly training: unknown;
-}
-
-/** Read a checkpoint folder and make its decoder. Throws what `readCheckpoint` and `useBackend` throw. */
-export async function loadModel(folder: string): Promise<LoadedModel> {
-  await useBackend();
-  const { config, tensors, tokenizer, training } = await readCheckpoint(folder);
-  return { model: new Decoder(config, tensors), tokenizer, training };
+/** The model in a checkpoint folder; without a folder, an embedded one. Throws what `loadCheckpoint` throws. */
+export async function loadModel(folder: string | undefined, embedded: EmbeddedModel): Promise<LoadedModel> {
+  return loadCheckpoint(folder ?? embeddedFolder(embedded));
 }
 
 /**

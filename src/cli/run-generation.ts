@@ -4,7 +4,6 @@ import { addCosts } from "../model/language-model.ts";
 import { type GenerateOptions, generate, type Report } from "../speculative/index.ts";
 import type { Input } from "./command-line.ts";
 import { authoredPieces, runToEnd, sameTokens } from "./generated-text.ts";
-import { embeddedModelFolder } from "./models.ts";
 import { grouped, type Io, painter, printable, table, textWidth, wrap, writeJson } from "./output.ts";
 
 export async function runGeneration(
@@ -18,10 +17,8 @@ export async function runGeneration(
   const [gamma, maxTokens, seed] = [input.integer("gamma"), input.integer("max-tokens") ?? 64, input.integer("seed")];
 
   const { loadModel, requireSameTokenizer } = await import("./loaded-model.ts");
-  const target = await loadModel(input.text("model") ?? embeddedModelFolder("target"));
-  const draft = uses.includes("draft")
-    ? await loadModel(input.text("draft") ?? embeddedModelFolder("draft"))
-    : undefined;
+  const target = await loadModel(input.text("model"), "target");
+  const draft = uses.includes("draft") ? await loadModel(input.text("draft"), "draft") : undefined;
   if (draft !== undefined) requireSameTokenizer(target, draft);
   const { model, tokenizer } = target;
   const prompt = Array.from(tokenizer.encode(text, { disallowedSpecial: [] }));

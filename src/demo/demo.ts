@@ -2,7 +2,6 @@
 import { cpus } from "node:os";
 import { join } from "node:path";
 import { loadModel, requireSameTokenizer } from "../cli/loaded-model.ts";
-import { embeddedModelFolder } from "../cli/models.ts";
 import { grouped, table, wrap } from "../cli/output.ts";
 import { version } from "../cli/version.ts";
 import { writeFilesAtomic } from "../files.ts";
@@ -30,8 +29,8 @@ export interface DemoOptions {
 export async function measureFigures(options: DemoOptions = {}): Promise<Figures> {
   const { print = () => {} } = options;
   const started = performance.now();
-  const target = await loadModel(options.target ?? embeddedModelFolder("target"));
-  const draft = await loadModel(options.draft ?? embeddedModelFolder("draft"));
+  const target = await loadModel(options.target, "target");
+  const draft = await loadModel(options.draft, "draft");
   requireSameTokenizer(target, draft);
   try {
     const { tokenizer } = target;

@@ -28,10 +28,12 @@ p{margin:.6em 0}
 .facts strong{display:block;font-size:1.6rem;line-height:1.25}
 .facts span{display:block;color:var(--muted);font-size:.87rem;line-height:1.4}
 figure{margin:1em 0;overflow-x:auto}
+figure svg{min-width:540px}
 figcaption,footer{font-size:.9rem}
 table{border-collapse:collapse;font-size:.9rem;margin:.6em 0;font-variant-numeric:tabular-nums}
 th,td{padding:3px 12px 3px 0;text-align:right;border-bottom:1px solid var(--grid)}
 th:first-child,td:first-child,.left{text-align:left}
+th:first-child,td:first-child{white-space:nowrap}
 th{font-weight:600;vertical-align:bottom}
 details{margin:.5em 0;overflow-x:auto}
 summary{cursor:pointer;color:var(--muted)}
@@ -235,7 +237,7 @@ function tableHtml(
   { open = false }: { readonly open?: boolean } = {},
 ): string {
   // A column of words is set to the left, like the first.
-  const words = head.map((_, c) => rows.every((row) => /\p{L}{3}/u.test(row[c] ?? "") && !/^(yes|no)$/i.test(row[c]!)));
+  const words = head.map((_, c) => rows.every((row) => !/^[-\d.,%\s]*$|^(yes|NO)$/.test(row[c] ?? "")));
   const cell = (tag: string, text: string, c: number): string =>
     `<${tag}${tag === "th" ? ' scope="col"' : ""}${c > 0 && words[c] ? ' class="left"' : ""}>${escaped(text)}</${tag}>`;
   const line = (tag: string, row: readonly string[]): string =>

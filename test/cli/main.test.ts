@@ -6,6 +6,8 @@ import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { catalog } from "../../src/catalog.ts";
 import { commands, main } from "../../src/cli/main.ts";
+import { embeddedTokenizerFolder } from "../../src/cli/tokenizer-file.ts";
+import { embeddedFolder } from "../../src/model/load.ts";
 import { loadedScripts } from "./loaded-scripts.ts";
 import { run, split } from "./terminal.ts";
 import { tinyText, writeTinyPair } from "./tiny-pair.ts";
@@ -39,7 +41,8 @@ describe("list and explain", () => {
     expect(stdout.replace(/\s+/g, " ")).toContain(entry.explain.at(-1)!.replace(/\s+/g, " "));
     // Formulas keep their lines; paragraphs are wrapped.
     for (const line of stdout.split("\n")) {
-      if (!line.startsWith(" ") && !/^(try|saves|source)/.test(line)) expect(line.length).toBeLessThanOrEqual(72);
+      if (!line.startsWith(" ") && !/^(try|saves|source|example)/.test(line))
+        expect(line.length).toBeLessThanOrEqual(72);
     }
     expect(JSON.parse((await run(["explain", name, "--json"])).stdout).explain).toEqual(entry.explain);
   });
@@ -75,7 +78,7 @@ describe("help", () => {
 
   // Demo and training take longer; they have tests of their own, with small models.
   const quick = commands.filter(({ name }) => name !== "demo" && name !== "train");
-  const examples = [...quick.flatMap((command) => command.examples), ...catalog.map(({ example }) => example)];
+  const examples = [...quick.flatMap((command) => command.examples), ...catalog.map(({ command }) => command)];
   it.each([...new Set(examples)])("the example works: %s", async (example) => {
     const [program, ...words] = split(example);
     expect(program).toBe("tokenthrift");
@@ -224,6 +227,10 @@ describe("run bpe", () => {
     expect(stdout).toMatch(/\.\.\. and \d+ tokens more \(--max-tokens\)/);
     expect(stdout).toContain(`for ${Buffer.byteLength(tinyText) + 3} bytes`);
   });
+});
+
+it("the embedded vocabulary is the embedded target's, though found without loading the tensor library", () => {
+  expect(embeddedTokenizerFolder).toBe(embeddedFolder("target"));
 });
 
 describe("run with models", () => {

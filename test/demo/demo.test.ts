@@ -2,13 +2,13 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { loadModel } from "../../src/cli/loaded-model.ts";
 import { runDemo } from "../../src/demo/demo.ts";
 import type { Figures } from "../../src/demo/figures.ts";
 import { reportHtml } from "../../src/demo/report.ts";
 import { measureSpeculation } from "../../src/demo/speculation.ts";
 import { trainingFigures } from "../../src/demo/training-record.ts";
 import type { HeldOutPrompt } from "../../src/held-out-prompts.ts";
+import { loadCheckpoint } from "../../src/model/load.ts";
 import { TableModel } from "../../src/model/table-model.ts";
 import { generateAll } from "../../src/speculative/index.ts";
 import { run } from "../cli/terminal.ts";
@@ -57,7 +57,7 @@ describe("the figures", () => {
   });
 
   it("of the completion are its own: the same text whoever wrote which part", async () => {
-    const { model, tokenizer } = await loadModel(pair.target);
+    const { model, tokenizer } = await loadCheckpoint(pair.target);
     const { tokens } = await generateAll(model, tokenizer.encode(prompts[0]!.text), { maxTokens: 12 });
     model.close();
     const { pieces } = figures.speculation.completion;
