@@ -4,8 +4,8 @@
  * key heads repeated for their groups, built-in gradients (`tf.variableGrads`) and `tf.train.adam`.
  * The baseline of `bench/training.ts`.
  *
- * It takes two things from `useBackend("wasm")`, without which it would not train at all: the missing kernel of
- * gather's gradient, and the heap guard (which costs nothing).
+ * It runs after `useBackend("wasm")` and takes what that mends: the missing kernel of gather's gradient, without which
+ * it would not train at all, and clones that share memory. Both only help it.
  */
 import type { DecoderConfig } from "../src/model/decoder-config.ts";
 import type { Weights } from "../src/model/weights.ts";

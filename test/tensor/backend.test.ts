@@ -99,34 +99,36 @@ describe("choice", () => {
     expect(output).toBe("");
   });
 
-  it("is what TOKENTHRIFT_BACKEND names, unless the call names another", async () => {
+  it("follows TOKENTHRIFT_BACKEND: refuses an unknown name, says what to install, and yields to the call's own name", async () => {
+    // One process: a refused choice leaves none, so the next attempt chooses afresh.
     const { results, output } = await inFreshProcess(
-      `await attempt(); report(tf.getBackend()); tf.scalar(1).add(1).dataSync(); await attempt("wasm"); await attempt();`,
-      { TOKENTHRIFT_BACKEND: "cpu" },
+      `
+      ${absentNative}
+      await attempt();
+      process.env.TOKENTHRIFT_BACKEND = "tensorflow";
+      await attempt();
+      report(activeBackend() ?? null);
+      process.env.TOKENTHRIFT_BACKEND = "cpu";
+      await attempt();
+      report(tf.getBackend());
+      tf.scalar(1).add(1).dataSync();
+      await attempt("wasm");
+      await attempt();
+      `,
+      { TOKENTHRIFT_BACKEND: "cuda" },
     );
-    expect(results).toEqual(["cpu", "cpu", "wasm", "wasm"]);
+    interface Reported {
+      readonly name: string;
+      readonly message: string;
+    }
+    const [unknown, absent, ...rest] = results as [Reported, Reported, ...unknown[]];
+    expect(unknown.name).toBe("ArgumentError");
+    expect(unknown.message).toBe('TOKENTHRIFT_BACKEND: expected one of tensorflow, wasm, cpu, got "cuda".');
+    expect(absent.name).toBe("BackendError");
+    expect(absent.message).toContain("backend tensorflow cannot be used: ");
+    expect(absent.message).toContain("npm install @tensorflow/tfjs-node@4.22.0");
+    expect(rest).toEqual([null, "cpu", "cpu", "wasm", "wasm"]);
     expect(output).toBe(""); // the cpu backend would advertise the native one
-  });
-
-  it("refuses an unknown TOKENTHRIFT_BACKEND by name", async () => {
-    const { results } = await inFreshProcess(`await attempt(); report(activeBackend() ?? null);`, {
-      TOKENTHRIFT_BACKEND: "cuda",
-    });
-    const [error, active] = results as [{ name: string; message: string }, null];
-    expect(error.name).toBe("ArgumentError");
-    expect(error.message).toBe('TOKENTHRIFT_BACKEND: expected one of tensorflow, wasm, cpu, got "cuda".');
-    expect(active).toBeNull();
-  });
-
-  it("a forced native backend that is not installed is an error that says what to install", async () => {
-    const { results } = await inFreshProcess(`${absentNative} await attempt(); report(activeBackend() ?? null);`, {
-      TOKENTHRIFT_BACKEND: "tensorflow",
-    });
-    const [error, active] = results as [{ name: string; message: string }, null];
-    expect(error.name).toBe("BackendError");
-    expect(error.message).toContain("backend tensorflow cannot be used: ");
-    expect(error.message).toContain("npm install @tensorflow/tfjs-node@4.22.0");
-    expect(active).toBeNull();
   });
 
   it("falls back to cpu where there is no WebAssembly; forcing wasm there fails and leaves the backend in use", async () => {
