@@ -84,7 +84,10 @@ export class Bpe implements Tokenizer {
     return new Bpe(readHuggingFace(json));
   }
 
-  /** The content of a `tokenizer.json`; write it with `JSON.stringify`. Hugging Face's tokenizers open it. */
+  /**
+   * The content of a `tokenizer.json`; write it with `JSON.stringify`. Hugging Face's tokenizers open it.
+   * @throws ArgumentError where the split pattern is a RegExp that they would read differently
+   */
   toHuggingFace(): HuggingFaceTokenizer {
     return writeHuggingFace(this.#definition, this.merges());
   }

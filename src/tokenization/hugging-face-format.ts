@@ -8,7 +8,7 @@
  * `add_special_tokens = false`); where Hugging Face would silently drop a byte that has no token, the file is refused.
  */
 
-import { FormatError } from "../errors.ts";
+import { ArgumentError, FormatError } from "../errors.ts";
 import { type BpeDefinition, ID_LIMIT, SPECIAL_ID_REACH } from "./bpe-definition.ts";
 import type { Merge } from "./bpe-trainer.ts";
 import { alphabetToBytes, bytesToAlphabet } from "./byte-alphabet.ts";
@@ -92,7 +92,16 @@ function writePreTokenizer(pattern: SplitPattern, byteLevel: object): object {
   if (pattern === "gpt2") return { ...byteLevel, use_regex: true };
   const plain = { ...byteLevel, use_regex: false };
   if (pattern === "none") return plain;
-  const split = { type: "Split", pattern: { Regex: patternToReference(pattern) }, behavior: "Isolated", invert: false };
+  const reference = patternToReference(pattern);
+  if (reference === undefined) {
+    throw new ArgumentError(
+      "pattern",
+      "an expression that Hugging Face's tokenizers read as JavaScript does",
+      String(pattern),
+      "Spell out \\s, \\w, \\d and the dot as classes; leave out flags, anchors, lazy quantifiers and look-behind.",
+    );
+  }
+  const split = { type: "Split", pattern: { Regex: reference }, behavior: "Isolated", invert: false };
   return { type: "Sequence", pretokenizers: [split, plain] };
 }
 

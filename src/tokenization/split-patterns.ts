@@ -25,7 +25,7 @@ export type SplitPatternName = "gpt2" | "cl100k" | "o200k" | "none";
 export type SplitPattern = SplitPatternName | RegExp;
 
 /** The members of Unicode White_Space, for use inside a character class. */
-export const WHITE_SPACE = "\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
+export const WHITE_SPACE = "\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 
 const W = `[${WHITE_SPACE}]`;
 const N = `[^${WHITE_SPACE}]`;
@@ -119,9 +119,10 @@ const REFERENCES: Record<Exclude<SplitPatternName, "none">, string> = {
     "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
 };
 
-/** How a tokenizer file spells the pattern. A caller's own expression is written as it is. */
-export function patternToReference(pattern: RegExp | Exclude<SplitPatternName, "none">): string {
-  return typeof pattern === "string" ? REFERENCES[pattern] : pattern.source;
+/** How a tokenizer file spells the pattern; undefined for an expression that Oniguruma would read differently. */
+export function patternToReference(pattern: RegExp | Exclude<SplitPatternName, "none">): string | undefined {
+  if (typeof pattern === "string") return REFERENCES[pattern];
+  return /[imsv]/.test(pattern.flags) || translate(pattern.source) !== pattern.source ? undefined : pattern.source;
 }
 
 /**
@@ -144,7 +145,7 @@ export function patternFromReference(reference: string): SplitPattern | undefine
 function translate(reference: string): string | undefined {
   let source = "";
   let inClass = false;
-  for (const [token] of reference.matchAll(/\\[pP]\{[^}]*\}|\\.|\(\?.|[*+?}][+?]|&&|./gsu)) {
+  for (const [token] of reference.matchAll(/\\[pP]\{[^}]*\}|\\u[\da-fA-F]{4}|\\.|\(\?.|[*+?}][+?]|&&|./gsu)) {
     let spelled = token;
     if (token === "[") {
       if (inClass) return undefined; // a nested class
@@ -157,7 +158,7 @@ function translate(reference: string): string | undefined {
       if (inClass) return undefined;
       spelled = N;
     } else if (token.startsWith("\\")) {
-      if (!/^\\[pP]\{|^\\[nrt'\\^$.*+?()[\]{}|/-]/.test(token)) return undefined;
+      if (!/^\\[pP]\{|^\\u.|^\\[nrt'\\^$.*+?()[\]{}|/-]/.test(token)) return undefined;
       if (token === "\\'") spelled = "'";
     } else if (!inClass && (/^[*+?}][+?]$|^[.^$]$/.test(token) || (token.startsWith("(?") && !/[:=!]$/.test(token)))) {
       return undefined; // possessive, lazy, look-behind, inline flags, anchors

@@ -136,6 +136,18 @@ describe("split patterns of other files", () => {
 const REFERENCE_CL100K =
   "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
+test("an expression is written only where both sides read it alike, and comes back as it went", () => {
+  const written = (pattern: RegExp): string =>
+    JSON.stringify(Bpe.train(["ab"], { vocabSize: 257, pattern }).toHuggingFace());
+  for (const pattern of [/[a-z]+| ?\p{N}{1,2}/u, /[\t-\r \u0085]+(?![^ ])|'(?:s|t)/g]) {
+    expect((Bpe.fromHuggingFace(written(pattern)).pattern as RegExp).source).toBe(pattern.source);
+  }
+  const nested = "[[a]b]";
+  for (const pattern of [/\s+/, /\w+/, /a/i, /a.b/, /a+?/, /^a/, /(?<=a)b/, new RegExp(nested, "v")]) {
+    expect(() => written(pattern), String(pattern)).toThrow(ArgumentError);
+  }
+});
+
 test("legacy merges are split on the ASCII space; added tokens that are not special are always cut out", () => {
   const file = small();
   const bpe = Bpe.fromHuggingFace({
