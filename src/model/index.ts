@@ -5,6 +5,7 @@ export { type Checkpoint, type CheckpointOptions, parseCheckpoint, serializeChec
 export * from "./decoder.ts";
 export * from "./decoder-config.ts";
 export { Decoder } from "./decoder-session.ts";
+export * from "./embedded.ts";
 export * from "./evaluation.ts";
 export * from "./kneser-ney.ts";
 export * from "./language-model.ts";

@@ -1,16 +1,12 @@
 /** Models ready to run, with their tokenizers: from a checkpoint folder, from llama2.c's files, or the embedded pair. */
-import { fileURLToPath } from "node:url";
-import { ArgumentError } from "../errors.ts";
 import { readFileBytes } from "../files.ts";
 import { useBackend } from "../tensor/backend.ts";
 import type { Bpe } from "../tokenization/bpe.ts";
 import { SentencePieceBpe } from "../tokenization/sentencepiece-bpe.ts";
 import { readCheckpoint } from "./checkpoint.ts";
 import { Decoder } from "./decoder-session.ts";
+import { type EmbeddedModel, embeddedFolder } from "./embedded.ts";
 import { readLlama2c } from "./llama2c.ts";
-
-export const embeddedModels = ["target", "draft"] as const;
-export type EmbeddedModel = (typeof embeddedModels)[number];
 
 export interface LoadedModel {
   readonly model: Decoder;
@@ -29,12 +25,6 @@ export async function loadCheckpoint(folder: string): Promise<LoadedModel> {
   await useBackend();
   const model = new Decoder(config, tensors);
   return training === undefined ? { model, tokenizer } : { model, tokenizer, training };
-}
-
-/** Folder of an embedded model's checkpoint, beside the package's sources or build. */
-export function embeddedFolder(which: EmbeddedModel): string {
-  if (!embeddedModels.includes(which)) throw new ArgumentError("which", `one of ${embeddedModels.join(", ")}`, which);
-  return fileURLToPath(new URL(`../../models/declarations-${which}`, import.meta.url));
 }
 
 /** Load one of the pair that comes with the package; both share one vocabulary of 1,024 tokens. */

@@ -6,8 +6,6 @@ import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { catalog } from "../../src/catalog.ts";
 import { commands, main } from "../../src/cli/main.ts";
-import { embeddedTokenizerFolder } from "../../src/cli/tokenizer-file.ts";
-import { embeddedFolder } from "../../src/model/load.ts";
 import { loadedScripts } from "./loaded-scripts.ts";
 import { run, split } from "./terminal.ts";
 import { tinyText, writeTinyPair } from "./tiny-pair.ts";
@@ -227,10 +225,6 @@ describe("run bpe", () => {
     expect(stdout).toMatch(/\.\.\. and \d+ tokens more \(--max-tokens\)/);
     expect(stdout).toContain(`for ${Buffer.byteLength(tinyText) + 3} bytes`);
   });
-});
-
-it("the embedded vocabulary is the embedded target's, though found without loading the tensor library", () => {
-  expect(embeddedTokenizerFolder).toBe(embeddedFolder("target"));
 });
 
 describe("run with models", () => {
