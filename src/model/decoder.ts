@@ -141,7 +141,7 @@ export interface BatchConstants {
   readonly batch: number;
   readonly length: number;
   readonly rotation: Rotation;
-  /** [length, length]: 0 on and below the diagonal, -1e9 above */
+  /** `[length, length]`: 0 on and below the diagonal, -1e9 above */
   readonly causalMask: Tensor;
 }
 
