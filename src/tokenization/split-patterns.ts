@@ -7,8 +7,8 @@
  * reference's. `\p{L}` and its kin follow the engine's Unicode version (`process.versions.unicode`).
  *
  * **Deviations**: text that a caller's own pattern leaves unmatched becomes pieces too (tiktoken would drop it), so
- * that nothing is ever lost. tiktoken's Python releases since 0.8 put `\s++$` before the newline rule of cl100k; its
- * WebAssembly build, the oracle here, does not.
+ * that nothing is ever lost. Some releases of tiktoken put `\s+$` before the newline rule of cl100k; its WebAssembly
+ * build, the oracle here, does not, and the ids are the same either way on every string tried.
  *
  * Example: gpt2 splits "I'll  go" into `I`, `'ll`, ` `, ` go`.
  */
