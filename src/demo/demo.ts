@@ -9,7 +9,7 @@ import { heldOutPrompts } from "../held-out-prompts.ts";
 import { parameterCount } from "../model/decoder-config.ts";
 import { duration, Progress } from "../progress.ts";
 import { activeBackend } from "../tensor/backend.ts";
-import { type Figures, sampledRemark, share } from "./figures.ts";
+import { type Figures, promptTable, sampledRemark, share, yesNo } from "./figures.ts";
 import { type LanguageFigures, measureLanguages } from "./languages.ts";
 import { reportHtml } from "./report.ts";
 import { measureSpeculation, type SpeculationFigures, type SpeculationOptions } from "./speculation.ts";
@@ -111,10 +111,8 @@ function languageText(figures: LanguageFigures | { readonly unavailable: string 
 
 function speculationText(figures: SpeculationFigures): string {
   const { prompts, maxTokens, byGamma, fastestGamma, repetitions, sampled } = figures;
-  const fastest = byGamma.find(({ gamma }) => gamma === fastestGamma)!;
   const identical = byGamma.flatMap((one) => one.prompts).filter((prompt) => prompt.identical).length;
   const compared = byGamma.length * prompts.length;
-  const yesNo = (yes: boolean): string => (yes ? "yes" : "NO");
   return [
     `Plain against speculative decoding (${prompts.length} held-out prompts, up to ${maxTokens} tokens each, temperature 0)`,
     table([
@@ -131,18 +129,7 @@ function speculationText(figures: SpeculationFigures): string {
     ]),
     "",
     `By prompt, gamma ${fastestGamma} (the fastest of this run)`,
-    table([
-      ["prompt", "file", "tokens", "target passes", "tokens per pass", "seconds ratio", "identical"],
-      ...fastest.prompts.map((one, p) => [
-        prompts[p]!.kind,
-        prompts[p]!.source,
-        String(one.tokens),
-        String(one.targetPasses),
-        one.tokensPerPass.toFixed(2),
-        one.secondsRatio.toFixed(2),
-        yesNo(one.identical),
-      ]),
-    ]),
+    table(promptTable(figures)),
     "",
     `identical: ${yesNo(identical === compared)} (${identical} of ${compared} completions equal plain decoding's, token for token)`,
     wrap(

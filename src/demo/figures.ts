@@ -42,3 +42,25 @@ export function sampledRemark({
 export function share(part: number, whole: number): string {
   return whole === 0 ? "-" : `${((100 * part) / whole).toFixed(0)} %`;
 }
+
+/** How a comparison came out, loud where it must never be overlooked. */
+export function yesNo(yes: boolean): string {
+  return yes ? "yes" : "NO";
+}
+
+/** The table of the fastest gamma, prompt by prompt: a heading row, then one row per prompt. */
+export function promptTable({ byGamma, fastestGamma, prompts }: SpeculationFigures): string[][] {
+  const fastest = byGamma.find(({ gamma }) => gamma === fastestGamma)!;
+  return [
+    ["prompt", "file", "tokens", "target passes", "tokens per pass", "seconds ratio", "identical"],
+    ...fastest.prompts.map((one, p) => [
+      prompts[p]!.kind,
+      prompts[p]!.source,
+      String(one.tokens),
+      String(one.targetPasses),
+      one.tokensPerPass.toFixed(2),
+      one.secondsRatio.toFixed(2),
+      yesNo(one.identical),
+    ]),
+  ];
+}

@@ -2,7 +2,7 @@
  * The report: one HTML file with everything in it. No script runs, nothing is fetched; colours follow the reader's
  * light or dark setting. Every plot stands beside a table of its figures, and all figures are in the page as JSON.
  */
-import { type Figures, sampledRemark, share } from "./figures.ts";
+import { type Figures, promptTable, sampledRemark, share, yesNo } from "./figures.ts";
 import type { LanguageFigures } from "./languages.ts";
 import {
   bitsPicture,
@@ -105,8 +105,7 @@ function summary({ speculation, languages }: Figures): string {
 
 function speculationSection(figures: SpeculationFigures): string {
   const { prompts, maxTokens, byGamma, repetitions, fastestGamma, completion, sampled } = figures;
-  const fastest = byGamma.find(({ gamma }) => gamma === fastestGamma)!;
-  const yesNo = (yes: boolean): string => (yes ? "yes" : "NO");
+  const [promptHead, ...promptRows] = promptTable(figures);
   return `<h2>The same text in fewer passes</h2>
 <p>A small model guesses a few tokens ahead, the large one checks them all in one pass (speculative sampling, arXiv
 2211.17192). ${prompts.length} prompts from files that neither model was trained on, up to ${maxTokens} tokens each,
@@ -140,19 +139,7 @@ ${tableHtml(
   ],
   { open: true },
 )}
-${tableHtml(
-  `Figures by prompt, gamma ${fastestGamma}`,
-  ["prompt", "file", "tokens", "target passes", "tokens per pass", "seconds ratio", "identical"],
-  fastest.prompts.map((one, p) => [
-    prompts[p]!.kind,
-    prompts[p]!.source,
-    String(one.tokens),
-    String(one.targetPasses),
-    one.tokensPerPass.toFixed(2),
-    one.secondsRatio.toFixed(2),
-    yesNo(one.identical),
-  ]),
-)}
+${tableHtml(`Figures by prompt, gamma ${fastestGamma}`, promptHead!, promptRows)}
 ${figure(positionPicture(figures), "A guess is tested only when all guesses before it were accepted. Late guesses are offered, and paid for, far more often than they are reached.")}
 ${tableHtml(
   "Figures by position",

@@ -24,6 +24,7 @@ import {
   type Tap,
   type Taps,
 } from "./language-model.ts";
+import { requireIds, requireTree } from "./session-checks.ts";
 import { checkWeights, type Weights } from "./weights.ts";
 
 /** Rows one pass of `extend` takes at most; longer inputs run in chunks. Bounds the memory of attention scores. */
@@ -124,7 +125,8 @@ class DecoderSession implements Session {
     this.#checkOpen();
     const count = isMatrix(input) ? input.rows : input.length;
     if (count === 0) throw new ArgumentError("input", "at least one id or embedding", "none");
-    const ids = isMatrix(input) ? undefined : this.#checkedIds("input", input);
+    if (!isMatrix(input)) requireIds("input", input, this.#config.vocabularySize);
+    const ids = isMatrix(input) ? undefined : Int32Array.from(input);
     const embeddings = isMatrix(input) ? this.#checkedEmbeddings(input) : undefined;
     const layers = this.#checkedLayers(options.layers);
     this.#checkRoom(count);
@@ -157,8 +159,9 @@ class DecoderSession implements Session {
 
   score(tree: DraftTree, options: PassOptions = {}): Pass {
     this.#checkOpen();
-    const ids = this.#checkedIds("tree.tokens", tree.tokens);
-    const parents = checkedParents(tree);
+    requireTree(tree, this.#config.vocabularySize);
+    const ids = Int32Array.from(tree.tokens);
+    const parents = Array.from(tree.parents);
     const layers = this.#checkedLayers(options.layers);
     this.#checkRoom(ids.length);
     const positions: number[] = [];
@@ -358,17 +361,6 @@ class DecoderSession implements Session {
     if (needed > this.#config.contextLength) throw new ContextOverflowError(needed, this.#config.contextLength);
   }
 
-  #checkedIds(argument: string, ids: ArrayLike<number>): Int32Array {
-    if (ids.length === 0) throw new ArgumentError(argument, "at least one token id", "none");
-    for (let i = 0; i < ids.length; i++) {
-      const id = ids[i]!;
-      if (!Number.isInteger(id) || id < 0 || id >= this.#config.vocabularySize) {
-        throw new ArgumentError(`${argument}[${i}]`, `a token id from 0 to ${this.#config.vocabularySize - 1}`, id);
-      }
-    }
-    return Int32Array.from(ids);
-  }
-
   #checkedEmbeddings(input: Matrix): Float32Array {
     const { width } = this.#config;
     if (input.columns !== width || input.data.length !== input.rows * width) {
@@ -439,16 +431,4 @@ function joinRows(parts: readonly Matrix[]): Matrix {
     at += part.data.length;
   }
   return { data, rows, columns };
-}
-
-function checkedParents(tree: DraftTree): number[] {
-  if (tree.parents.length !== tree.tokens.length) {
-    throw new ArgumentError("tree.parents", `one parent a token (${tree.tokens.length})`, tree.parents.length);
-  }
-  return Array.from(tree.parents, (parent, i) => {
-    if (!Number.isInteger(parent) || parent < -1 || parent >= i) {
-      throw new ArgumentError(`tree.parents[${i}]`, "-1 or the index of an earlier node", parent);
-    }
-    return parent;
-  });
 }

@@ -29,6 +29,7 @@ import type {
   Session,
 } from "./language-model.ts";
 import { isMatrix } from "./language-model.ts";
+import { requireIds, requireTree } from "./session-checks.ts";
 
 export interface TableModelOptions {
   /** Number of token ids. */
@@ -153,9 +154,9 @@ export class TableModel implements LanguageModel {
 
   /** Float32 logits after `context`, [vocabularySize]. The table's own row: read, do not write. */
   logits(context: ArrayLike<number>): Float32Array {
+    requireIds("context", context, this.vocabularySize);
     let state = this.initialState();
     for (let i = Math.max(0, context.length - this.order); i < context.length; i++) {
-      requireId("context", i, context[i]!, this.vocabularySize);
       state = this.nextState(state, context[i]!);
     }
     return this.rowOf(state);
@@ -292,7 +293,7 @@ export class TableSession implements Session {
     }
     const count = input.length;
     if (count === 0) throw new ArgumentError("input", "at least one token id", []);
-    for (let i = 0; i < count; i++) requireId("input", i, input[i]!, this.#model.vocabularySize);
+    requireIds("input", input, this.#model.vocabularySize);
     this.#requireRoom(count);
 
     const first = this.length + 1;
@@ -311,17 +312,7 @@ export class TableSession implements Session {
     this.#requireOpen();
     requirePlainPass(options);
     const count = tree.tokens.length;
-    if (count === 0) throw new ArgumentError("tree.tokens", "at least one node", []);
-    if (tree.parents.length !== count) {
-      throw new ArgumentError("tree.parents", `one parent per node (${count})`, tree.parents.length);
-    }
-    for (let i = 0; i < count; i++) {
-      requireId("tree.tokens", i, tree.tokens[i]!, this.#model.vocabularySize);
-      const parent = tree.parents[i]!;
-      if (!(Number.isInteger(parent) && parent >= -1 && parent < i)) {
-        throw new ArgumentError(`tree.parents[${i}]`, `an integer from -1 to ${i - 1}`, parent);
-      }
-    }
+    requireTree(tree, this.#model.vocabularySize);
     this.#requireRoom(count);
 
     const states = new Array<number>(count);
@@ -398,12 +389,6 @@ function softmax(logits: Float32Array): Float64Array {
 function requireInteger(argument: string, value: number, least: number, most = Number.MAX_SAFE_INTEGER): void {
   if (!(Number.isInteger(value) && value >= least && value <= most)) {
     throw new ArgumentError(argument, `an integer from ${least} to ${most}`, value);
-  }
-}
-
-function requireId(argument: string, index: number, id: number, vocabularySize: number): void {
-  if (!(Number.isInteger(id) && id >= 0 && id < vocabularySize)) {
-    throw new ArgumentError(`${argument}[${index}]`, `a token id from 0 to ${vocabularySize - 1}`, id);
   }
 }
 

@@ -20,6 +20,7 @@
 import { ArgumentError, ContextOverflowError } from "../errors.ts";
 import type { Cost, LanguageModel, Pass, PassOptions, Session } from "../model/language-model.ts";
 import { addCosts, subtractCosts } from "../model/language-model.ts";
+import { requireIds } from "../model/session-checks.ts";
 import { Random } from "../tensor/random.ts";
 import type { Draft, DraftContext, Drafter, Drafting } from "./drafter.ts";
 import { checkDraft, nodeDepths } from "./drafter.ts";
@@ -351,13 +352,4 @@ function otherWork(): Promise<void> {
 
 function tapOptions(drafter: Drafter): PassOptions {
   return drafter.taps === undefined ? {} : { taps: drafter.taps };
-}
-
-function requireIds(argument: string, ids: ArrayLike<number>, vocabularySize: number): void {
-  for (let i = 0; i < ids.length; i++) {
-    const id = ids[i]!;
-    if (!(Number.isInteger(id) && id >= 0 && id < vocabularySize)) {
-      throw new ArgumentError(`${argument}[${i}]`, `a token id from 0 to ${vocabularySize - 1}`, id);
-    }
-  }
 }
