@@ -49,7 +49,7 @@ export const recipes: Readonly<Record<EmbeddedModel, Recipe>> = {
   },
   draft: {
     config: { ...shared, width: 64, layers: 1, heads: 2, keyValueHeads: 2, headWidth: 32, hiddenWidth: 176 },
-    options: { steps: 10_000, batchSize: 8, sequenceLength: 128, learningRate: 4e-3, finalLearningRate: 1e-4, seed: 2 },
+    options: { steps: 9000, batchSize: 4, sequenceLength: 256, learningRate: 4e-3, finalLearningRate: 1e-4, seed: 2 },
   },
 };
 
