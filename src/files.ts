@@ -4,7 +4,7 @@
  * A write goes to a new file in the same folder, is flushed to the disk, and takes the target's name in one rename:
  * whoever opens the target finds the old content or the new, also after a crash or a power cut.
  */
-import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { FileError } from "./errors.ts";
 
@@ -37,7 +37,7 @@ export async function writeFilesAtomic(
       // A leading dot hides it; process id and count keep two writers of one target apart.
       const beside = join(dirname(path), `.${basename(path).slice(0, 50)}.${process.pid}.${written++}.tmp`);
       staged.push({ path, beside });
-      await mkdir(dirname(path), { recursive: true });
+      await makeFolder(dirname(path));
       const file = await open(beside, "wx");
       try {
         await file.writeFile(data);
@@ -90,6 +90,26 @@ export async function removeFile(path: string): Promise<void> {
     await rm(path, { force: true });
   } catch (error) {
     throw fileError(path, "cannot be deleted", error);
+  }
+}
+
+/**
+ * Create a folder and those above it that are missing. Node's own recursive mkdir never returns where a file system
+ * answers "no such folder" for a child of one that exists, as Linux's /proc does.
+ */
+async function makeFolder(folder: string): Promise<void> {
+  const make = async (): Promise<void> => {
+    await mkdir(folder).catch(async (error: unknown) => {
+      if (!(await stat(folder).catch(() => undefined))?.isDirectory()) throw error;
+    });
+  };
+  try {
+    await make();
+  } catch (error) {
+    const above = dirname(folder);
+    if (codeOf(error) !== "ENOENT" || above === folder) throw error;
+    await makeFolder(above);
+    await make();
   }
 }
 

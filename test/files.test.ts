@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -67,6 +68,11 @@ describe("writeFileAtomic", () => {
     await expect(writeFileAtomic(join(file, "below"), "x")).rejects.toThrow(/cannot be written.*not a folder/);
     await expect(writeFileAtomic(join(file, "far", "below"), "x")).rejects.toThrow(FileError);
     expect(await readFile(file, "utf8")).toBe("kept");
+  });
+
+  // Linux's /proc says of a new folder's existing parent that it does not exist; Node's recursive mkdir never returns.
+  it.skipIf(!existsSync("/proc/self"))("a file system that takes no folders: an error, and soon", async () => {
+    await expect(writeFileAtomic("/proc/no/such/file", "x")).rejects.toThrow(/cannot be written/);
   });
 
   it("an impossible path", async () => {

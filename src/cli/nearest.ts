@@ -2,9 +2,9 @@
 
 /**
  * The candidate nearest to `word`, or undefined when none is near: at most a third of its letters (at least two) wrong,
- * left out, added or swapped, or `word` is how a candidate begins.
+ * left out, added or swapped, or `word` is how a candidate begins, give or take the same share of its letters.
  *
- * Example: "speculativ-samping" -> "speculative-sampling"; "xyz" -> undefined.
+ * Examples: "speculativ-samping" and "specullative" -> "speculative-sampling"; "xyz" -> undefined.
  */
 export function nearest(word: string, candidates: readonly string[]): string | undefined {
   const lower = word.toLowerCase();
@@ -18,7 +18,10 @@ export function nearest(word: string, candidates: readonly string[]): string | u
       bestDistance = distance;
     }
   }
-  return best ?? (lower.length >= 2 ? candidates.find((candidate) => candidate.startsWith(lower)) : undefined);
+  if (best !== undefined || lower.length < 2) return best;
+  const beginning = (candidate: string): number => editDistance(lower, candidate.slice(0, lower.length));
+  const [first] = candidates.toSorted((a, b) => beginning(a) - beginning(b));
+  return first !== undefined && beginning(first) <= Math.floor(lower.length / 3) ? first : undefined;
 }
 
 /** Fewest single-letter insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`. */

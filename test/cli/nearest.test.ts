@@ -35,6 +35,7 @@ describe("nearest", () => {
     ["Speculative-Sampling", "speculative-sampling"],
     ["bep", "bpe"],
     ["spec", "speculative-sampling"], // how it begins
+    ["specullative", "speculative-sampling"], // nearly how it begins
     ["plain", "plain-decoding"],
     ["xyz", undefined], // three edits turn it into "bpe", and into anything
     ["ab", undefined],
