@@ -8,7 +8,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { libraryDeclarations, nodeDeclarations, packageVersion } from "./corpus.ts";
+import { heldOutFiles, libraryDeclarations, nodeDeclarations, packageVersion } from "./corpus.ts";
 import { ArgumentError } from "./errors.ts";
 import { readFileBytes, writeFileAtomic } from "./files.ts";
 import { writeCheckpoint } from "./model/checkpoint.ts";
@@ -94,9 +94,17 @@ export interface TrainEmbeddedOptions {
   readonly log?: (line: string) => void;
 }
 
-/** What a training run came to. An interrupted one resumes exactly when started again. */
+/**
+ * What a training run came to. An interrupted one resumes exactly when started again; `tokensPerSecond` is this call's,
+ * null when an earlier one had made all the steps.
+ */
 export type TrainEmbeddedResult =
-  | { readonly kind: "finished"; readonly folder: string; readonly steps: number; readonly tokensPerSecond: number }
+  | {
+      readonly kind: "finished";
+      readonly folder: string;
+      readonly steps: number;
+      readonly tokensPerSecond: number | null;
+    }
   | { readonly kind: "interrupted"; readonly statePath: string; readonly steps: number };
 
 /** Train one of the pair by its recipe, resuming from saved state where there is some, and write its checkpoint. */
@@ -153,6 +161,7 @@ export async function trainEmbedded(options: TrainEmbeddedOptions): Promise<Trai
     progress.finish();
     trainer.close();
   }
+  const tokensPerSecond = speed(); // before measuring, which is not training
   await writeFileAtomic(statePath, trainer.save());
   const evaluation = await evaluateHeldOut(recipe.config, trainer.weights(), tokenizer, corpus);
   log(`held out: ${JSON.stringify(evaluation)}`);
@@ -166,7 +175,7 @@ export async function trainEmbedded(options: TrainEmbeddedOptions): Promise<Trai
       training: {
         corpus: {
           training: ["typescript lib/lib.*.d.ts", "@types/node, all other declarations"],
-          validation: corpus.heldOut.length,
+          validation: heldOutFiles.map((name) => `@types/node/${name}`),
           versions: { typescript: packageVersion("typescript"), "@types/node": packageVersion("@types/node") },
           trainingTokens: streams.training.length,
           validationTokens: streams.validation.length,
@@ -181,7 +190,7 @@ export async function trainEmbedded(options: TrainEmbeddedOptions): Promise<Trai
     },
     { dtype: "F16" },
   );
-  return { kind: "finished", folder, steps, tokensPerSecond: speed() };
+  return { kind: "finished", folder, steps, tokensPerSecond: first < steps ? tokensPerSecond : null };
 }
 
 /** Bits per byte of the held-out files: the model's, and what it is compared with. */

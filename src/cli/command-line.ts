@@ -147,13 +147,13 @@ function seeHelp(command: Command | undefined): string {
 /** Help for one command. */
 export function commandHelp(command: Command): string {
   const { name, summary, argument, options, examples } = command;
-  const placeholder = argument === undefined ? "" : argument.optional ? ` [${argument.name}]` : ` <${argument.name}>`;
+  const operand = argument === undefined ? "" : argument.optional ? ` [${argument.name}]` : ` <${argument.name}>`;
   const written = [...options, helpOption].map((option) => [spelling(option), option.help] as const);
   const width = Math.max(...written.map(([text]) => text.length));
   return [
     `${name}: ${summary}`,
     "",
-    `Usage: tokenthrift ${name}${placeholder}${options.length > 0 ? " [options]" : ""}`,
+    `Usage: tokenthrift ${name}${operand}${options.length > 0 ? " [options]" : ""}`,
     "",
     "Options:",
     ...written.map(([text, help]) => `  ${text.padEnd(width)}  ${help}`),

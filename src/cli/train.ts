@@ -50,9 +50,8 @@ export const trainCommand: Command = {
         stdout.write(`${model}: stopped at step ${result.steps}, saved in ${place}. Run the same command to go on.\n`);
         return 130;
       }
-      stdout.write(
-        `${model}: ${result.steps} steps, ${result.tokensPerSecond.toFixed(0)} tokens/s, written to ${result.folder}\n`,
-      );
+      const speed = result.tokensPerSecond === null ? "" : `, ${result.tokensPerSecond.toFixed(0)} tokens/s`;
+      stdout.write(`${model}: ${result.steps} steps${speed}, written to ${result.folder}\n`);
     }
     return 0;
   },
