@@ -10,7 +10,7 @@ import { ArgumentError, ContextOverflowError, TokenthriftError } from "../errors
 import { add, matMul, read, scale, softmax, tensor, tidy, transpose } from "../tensor/ops.ts";
 import type { Tensor } from "../tensor/tf.ts";
 import { type Attend, block, embed, finalNorm, outputHead, parametersFromWeights, rotationAt } from "./decoder.ts";
-import { checkDecoderConfig, type DecoderConfig } from "./decoder-config.ts";
+import { checkDecoderConfig, type DecoderConfig, linearMultiplyAdds } from "./decoder-config.ts";
 import {
   type Cost,
   type DraftTree,
@@ -343,12 +343,12 @@ class DecoderSession implements Session {
   }
 
   #count(rows: number, layers: number, logitRows: number): void {
-    const { width, heads, keyValueHeads, headWidth, hiddenWidth, vocabularySize } = this.#config;
-    const projections = 2 * width * (heads + keyValueHeads) * headWidth + 3 * width * hiddenWidth;
+    const { width, heads, keyValueHeads, headWidth, vocabularySize } = this.#config;
+    const linear = linearMultiplyAdds(this.#config);
     const attention = 2 * heads * headWidth * (this.#length + rows);
     this.#cost.passes++;
     this.#cost.tokens += rows;
-    this.#cost.multiplyAdds += rows * layers * (projections + attention) + logitRows * width * vocabularySize;
+    this.#cost.multiplyAdds += rows * layers * (linear + attention) + logitRows * width * vocabularySize;
     this.#cost.cacheBytesRead += layers * this.#length * 2 * keyValueHeads * headWidth * 4;
   }
 

@@ -27,7 +27,7 @@ import {
 } from "../tensor/ops.ts";
 import type { Random } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tf.ts";
-import { type DecoderConfig, parameterShapes } from "./decoder-config.ts";
+import { type DecoderConfig, parameterShapes, rotaryFrequencies } from "./decoder-config.ts";
 import type { Weights } from "./weights.ts";
 
 /** A decoder's parameters by Hugging Face's names, linear weights as [in, out]. */
@@ -52,17 +52,18 @@ export interface Rotation {
 
 /**
  * Tables that rotate row r to `positions[r]`. The halves of a head are the pairs, as in Hugging Face's Llama:
- * element i turns with element i + headWidth / 2 by the angle position * theta^(-2i / headWidth).
+ * element i turns with element i + headWidth / 2 by the angle position * frequency i.
  */
 export function rotationAt(config: DecoderConfig, positions: ArrayLike<number>): Rotation {
   const half = config.headWidth / 2;
+  const frequencies = rotaryFrequencies(config);
   const tables = (heads: number): RotaryTables => {
     const size = positions.length * heads * config.headWidth;
     const cosines = new Float32Array(size);
     const sines = new Float32Array(size);
     for (let r = 0, at = 0; r < positions.length; r++) {
       for (let i = 0; i < half; i++) {
-        const angle = positions[r]! * config.ropeTheta ** (-i / half);
+        const angle = positions[r]! * frequencies[i]!;
         cosines[at + i] = cosines[at + half + i] = Math.cos(angle);
         sines[at + i] = sines[at + half + i] = Math.sin(angle);
       }
