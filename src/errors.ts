@@ -52,6 +52,24 @@ export class ContextOverflowError extends TokenthriftError {
   }
 }
 
+/** A model or cache would not fit into memory. Nothing was allocated. */
+export class MemoryError extends TokenthriftError {
+  override readonly name = "MemoryError";
+  /** Bytes asked for. */
+  readonly needed: number;
+  /** Bytes there are. */
+  readonly available: number;
+
+  constructor(needed: number, available: number) {
+    super(
+      `memory: ${mebibytes(needed)} are needed, ${mebibytes(available)} are available. ` +
+        "Keep weights as stored (16-bit), take a smaller model, close sessions, or raise the limit.",
+    );
+    this.needed = needed;
+    this.available = available;
+  }
+}
+
 /** A tensor backend was asked for and cannot be had. */
 export class BackendError extends TokenthriftError {
   override readonly name = "BackendError";
@@ -66,6 +84,10 @@ export class FileError extends TokenthriftError {
     super(`${path}: ${problem}.${advice === undefined ? "" : ` ${advice}`}`);
     this.path = path;
   }
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 2 : 0)} MiB`;
 }
 
 function shown(value: unknown): string {

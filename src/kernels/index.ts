@@ -1,0 +1,16 @@
+/** The engine's ground floor: an arena of memory and the kernels that work in it. */
+export { Arena, type ArenaOptions, type GrowableMemory } from "./arena.ts";
+export {
+  attentionScratchFloats,
+  bestKernels,
+  type KernelKind,
+  type KernelOptions,
+  type KernelSpace,
+  type Kernels,
+  kernelKinds,
+  openKernels,
+  panelWidth,
+  type WeightFormat,
+  weightFormats,
+} from "./kernels.ts";
+export { plainKernels } from "./plain.ts";
