@@ -8,7 +8,7 @@
  */
 import { pathToFileURL } from "node:url";
 import { adamWStep, clipGlobalNorm, type Moments } from "../src/model/adamw.ts";
-import { batchConstants, batchLogits, initialWeights, isLinear, transposed } from "../src/model/decoder.ts";
+import { batchConstants, batchLogits, initialWeights, isTransposed, transposed } from "../src/model/decoder.ts";
 import { type DecoderConfig, parameterCount, parameterShapes } from "../src/model/decoder-config.ts";
 import { Trainer } from "../src/model/training.ts";
 import { useBackend } from "../src/tensor/backend.ts";
@@ -82,8 +82,8 @@ export async function benchTraining(options: { json?: boolean } = {}): Promise<T
   const moments = new Map<string, Moments>();
   for (const [name, { shape, data }] of weights) {
     const [rows, columns] = shape as [number, number];
-    parameters.set(name, isLinear(name) ? transposed(data, rows, columns) : Float32Array.from(data));
-    shapes.set(name, isLinear(name) ? [columns, rows] : shape);
+    parameters.set(name, isTransposed(name) ? transposed(data, rows, columns) : Float32Array.from(data));
+    shapes.set(name, isTransposed(name) ? [columns, rows] : shape);
     moments.set(name, { first: new Float32Array(data.length), second: new Float32Array(data.length) });
   }
   const constants = batchConstants(config, batch, length);
@@ -185,7 +185,7 @@ function compare(
   for (const [name, shape] of parameterShapes(config)) {
     const theirs = plain.grads[name]!.dataSync() as Float32Array;
     const raw = ours.gradients.get(name)!;
-    const mine = isLinear(name) ? transposed(raw, shape[1]!, shape[0]!) : raw;
+    const mine = isTransposed(name) ? transposed(raw, shape[1]!, shape[0]!) : raw;
     let largest = 0;
     let difference = 0;
     for (let i = 0; i < theirs.length; i++) {

@@ -9,7 +9,8 @@
 import { ArgumentError, ContextOverflowError, TokenthriftError } from "../errors.ts";
 import { add, matMul, read, scale, softmax, tensor, tidy, transpose } from "../tensor/ops.ts";
 import type { Tensor } from "../tensor/tf.ts";
-import { type Attend, block, embed, finalNorm, outputHead, parametersFromWeights, rotationAt } from "./decoder.ts";
+import { block, embed, finalNorm, firstInput, outputHead, parametersFromWeights, placementAt } from "./decoder.ts";
+import type { Attend } from "./decoder-block.ts";
 import { checkDecoderConfig, type DecoderConfig, linearMultiplyAdds } from "./decoder-config.ts";
 import {
   type Cost,
@@ -30,7 +31,7 @@ import { checkWeights, type Weights } from "./weights.ts";
 /** Rows one pass of `extend` takes at most; longer inputs run in chunks. Bounds the memory of attention scores. */
 const chunkRows = 256;
 
-/** A Llama-style decoder on the tensor layer. Call `useBackend` before constructing one; `close` frees its weights. */
+/** A decoder on the tensor layer. Call `useBackend` before constructing one; `close` frees its weights. */
 export class Decoder implements LanguageModel {
   readonly config: DecoderConfig;
   readonly vocabularySize: number;
@@ -40,7 +41,7 @@ export class Decoder implements LanguageModel {
   #closed = false;
 
   /**
-   * @param weights by Hugging Face's names, linear weights [out, in]
+   * @param weights by Hugging Face's names, in its layout (`parameterShapes`)
    * @throws FormatError naming the missing, extra or misshapen tensors, or the first number that is not finite
    */
   constructor(config: DecoderConfig, weights: ReadonlyMap<string, Weights>) {
@@ -225,7 +226,7 @@ class DecoderSession implements Session {
     const attention: Matrix[] = [];
     let logits: Matrix = { data: new Float32Array(0), rows: 0, columns: config.vocabularySize };
     tidy(() => {
-      const rotation = rotationAt(config, positions);
+      const placement = placementAt(config, positions);
       const mask = rows === 1 ? undefined : this.#mask(request);
       const attend: Attend = (layer, q, k, v) => {
         const cache = this.#caches[layer]!;
@@ -239,13 +240,14 @@ class DecoderSession implements Session {
         if (weights !== undefined) attention.push({ data: weights, rows: config.heads * rows, columns: span });
         return tensor(mixed, [rows, config.heads * config.headWidth]);
       };
-      let x =
+      const embedded =
         request.ids === undefined
           ? tensor(request.embeddings!, [rows, config.width])
-          : embed(this.#parameters, request.ids);
+          : embed(config, this.#parameters, request.ids);
+      let x = firstInput(config, this.#parameters, embedded, placement);
       for (const layer of layers) {
         if (taps.has("hidden")) hidden.push(matrix(read(x), rows));
-        x = block(config, this.#parameters, layer, x, rotation, attend);
+        x = block(config, this.#parameters, layer, x, placement, attend);
       }
       if (taps.has("hidden")) hidden.push(matrix(read(x), rows));
       if (request.logits !== "none") {

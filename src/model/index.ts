@@ -3,7 +3,9 @@ export { type AdamWOptions, adamWStep, clipGlobalNorm, globalNorm, type Moments,
 export { readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
 export { type Checkpoint, type CheckpointOptions, parseCheckpoint, serializeCheckpoint } from "./checkpoint-format.ts";
 export * from "./decoder.ts";
+export type { Attend, Parameters } from "./decoder-block.ts";
 export * from "./decoder-config.ts";
+export { type Rotation, rotationAt } from "./decoder-llama.ts";
 export { Decoder } from "./decoder-session.ts";
 export * from "./embedded.ts";
 export * from "./evaluation.ts";

@@ -11,7 +11,15 @@ import { Random } from "../tensor/random.ts";
 import { floatTensor, readSafetensors, type SafeTensor, toFloat32, writeSafetensors } from "../tensor/safetensors.ts";
 import type { Tensor } from "../tensor/tf.ts";
 import { type AdamWOptions, adamWStep, clipGlobalNorm, type Moments, warmupCosine } from "./adamw.ts";
-import { type BatchConstants, batchConstants, batchLogits, initialWeights, isLinear, transposed } from "./decoder.ts";
+import {
+  type BatchConstants,
+  batchConstants,
+  batchLogits,
+  disposeConstants,
+  initialWeights,
+  isTransposed,
+  transposed,
+} from "./decoder.ts";
 import { checkDecoderConfig, type DecoderConfig } from "./decoder-config.ts";
 import type { Weights } from "./weights.ts";
 
@@ -102,8 +110,8 @@ export class Trainer {
     this.#parameters = new Map();
     for (const [name, weight] of initialWeights(config, this.#random.fork("weights"))) {
       const [rows, columns] = weight.shape as [number, number];
-      this.#shapes.set(name, isLinear(name) ? [columns, rows] : weight.shape);
-      this.#parameters.set(name, isLinear(name) ? transposed(weight.data, rows, columns) : weight.data);
+      this.#shapes.set(name, isTransposed(name) ? [columns, rows] : weight.shape);
+      this.#parameters.set(name, isTransposed(name) ? transposed(weight.data, rows, columns) : weight.data);
     }
     this.#moments = new Map(
       [...this.#parameters].map(([name, { length }]) => [
@@ -184,7 +192,7 @@ export class Trainer {
     return sum / batches;
   }
 
-  /** The weights as they are now, in checkpoint layout (linear weights [out, in]); copies. */
+  /** The weights as they are now, in checkpoint layout; copies. */
   weights(): Map<string, Weights> {
     const result = new Map<string, Weights>();
     for (const [name, parameter] of this.#parameters) {
@@ -192,7 +200,7 @@ export class Trainer {
       const [rows, columns] = shape as [number, number];
       result.set(
         name,
-        isLinear(name)
+        isTransposed(name)
           ? { shape: [columns, rows], data: transposed(parameter, rows, columns) }
           : { shape, data: Float32Array.from(parameter) },
       );
@@ -259,13 +267,7 @@ export class Trainer {
 
   /** Free the tensors the run holds. */
   close(): void {
-    const { rotation, causalMask } = this.#constants;
-    causalMask.dispose();
-    rotation.swap.dispose();
-    for (const tables of [rotation.queries, rotation.keys]) {
-      tables.cosines.dispose();
-      tables.sines.dispose();
-    }
+    disposeConstants(this.#constants);
   }
 
   /** The batch of a step: random starts, a function of (seed, step) alone. */

@@ -2,7 +2,7 @@
 import { FormatError } from "../errors.ts";
 import { type DecoderConfig, parameterShapes } from "./decoder-config.ts";
 
-/** Numbers with a shape: row-major, linear weights as [out, in]. */
+/** Numbers with a shape: row-major, linear weights laid out as `parameterShapes` says. */
 export interface Weights {
   readonly shape: readonly number[];
   readonly data: Float32Array;

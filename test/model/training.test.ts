@@ -23,6 +23,11 @@ const config: DecoderConfig = {
   tiedEmbeddings: true,
   projectionBiases: false,
 };
+const gpt2: DecoderConfig = { ...config, architecture: "gpt2", keyValueHeads: 2, projectionBiases: true };
+const both = [
+  ["Llama", config],
+  ["GPT-2", gpt2],
+] as const;
 const options: TrainingOptions = {
   steps: 8,
   batchSize: 4,
@@ -82,8 +87,8 @@ describe("training", () => {
     expect(run(1)).not.toEqual(run(2));
   });
 
-  it("learns what can be learned, and no more: the law of the held-out words", () => {
-    const trainer = new Trainer(config, streams, { ...options, steps: 150, validateEvery: 50 });
+  it.each(both)("%s learns what can be learned, and no more: the law of the held-out words", (_, shape) => {
+    const trainer = new Trainer(shape, streams, { ...options, steps: 150, validateEvery: 50 });
     const before = trainer.validate();
     expect(before).toBeCloseTo(Math.log(12), 1);
     while (!trainer.finished) trainer.step();
@@ -93,16 +98,16 @@ describe("training", () => {
     expect(trainer.curve.at(-1)!.validationLoss).toBeGreaterThan(floor - 0.03);
     expect(trainer.curve.at(-1)!.validationLoss).toBeLessThan(floor + 0.08);
     // The trained weights say the same through the session contract, in bits.
-    const model = new Decoder(config, trainer.weights());
+    const model = new Decoder(shape, trainer.weights());
     const bits = totalBits(model, streams.validation) / (streams.validation.length - 1);
     expect(bits).toBeCloseTo(trainer.curve.at(-1)!.validationLoss / Math.LN2, 1);
     model.close();
     trainer.close();
   });
 
-  it("leaks no tensors", () => {
+  it.each(both)("%s leaks no tensors", (_, shape) => {
     const before = aliveTensors();
-    const trainer = new Trainer(config, streams, options);
+    const trainer = new Trainer(shape, streams, options);
     trainer.step();
     trainer.validate();
     const held = aliveTensors();
