@@ -65,8 +65,11 @@ describe("config.json", () => {
       tiedEmbeddings: false,
       projectionBiases: true,
     });
-    const scaled = await fixture("llama-scaled");
-    expect(() => configFromHuggingFace(scaled)).toThrow(/rope_parameters must be null or of rope_type "default"/);
+    expect(configFromHuggingFace(await fixture("llama-scaled"))).toMatchObject({
+      ...shape,
+      ropeTheta: 10_000,
+      ropeScaling: { kind: "linear", factor: 2 },
+    });
     const sliding = await fixture("qwen2-sliding");
     expect(() => configFromHuggingFace(sliding)).toThrow(/use_sliding_window must be false, got true/);
   });
@@ -89,7 +92,91 @@ describe("config.json", () => {
     });
   });
 
+  it("rotary settings in both spellings of transformers", () => {
+    const { rope_theta: _, rope_scaling: __, ...rest } = configToHuggingFace(config);
+    const numbers = { factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 20 };
+    const ropeScaling = {
+      kind: "llama3",
+      factor: 8,
+      lowFrequencyFactor: 1,
+      highFrequencyFactor: 4,
+      originalContextLength: 20,
+    };
+    const four = { rope_theta: 5e5, rope_scaling: { rope_type: "llama3", ...numbers } };
+    const five = { rope_parameters: { rope_type: "llama3", rope_theta: 5e5, ...numbers } };
+    for (const rope of [four, five, { ...four, ...five }]) {
+      expect(configFromHuggingFace({ ...rest, ...rope })).toEqual({ ...config, ropeTheta: 5e5, ropeScaling });
+    }
+    // The older name of the type, and the original context that transformers assumes.
+    const { original_max_position_embeddings: ___, ...fewer } = numbers;
+    expect(configFromHuggingFace({ ...rest, rope_scaling: { type: "llama3", ...fewer } }).ropeScaling).toEqual({
+      ...ropeScaling,
+      originalContextLength: config.contextLength,
+    });
+    const other = { rope_parameters: { ...five.rope_parameters, factor: 2 } };
+    expect(() => configFromHuggingFace({ ...rest, ...four, ...other })).toThrow(
+      /rope_scaling must be absent where there are other rope_parameters/,
+    );
+  });
+
+  it("GPT-2, with the defaults of transformers", () => {
+    const least = { model_type: "gpt2", vocab_size: 9, n_embd: 8, n_layer: 1, n_head: 2 };
+    const read: DecoderConfig = {
+      architecture: "gpt2",
+      vocabularySize: 9,
+      width: 8,
+      layers: 1,
+      heads: 2,
+      keyValueHeads: 2,
+      headWidth: 4,
+      hiddenWidth: 32,
+      contextLength: 1024,
+      ropeTheta: 10_000,
+      normEpsilon: 1e-5,
+      tiedEmbeddings: true,
+      projectionBiases: true,
+    };
+    expect(configFromHuggingFace(least)).toEqual(read);
+    expect(configFromHuggingFace({ ...least, n_inner: null, n_ctx: 64, reorder_and_upcast_attn: true })).toEqual({
+      ...read,
+      contextLength: 64,
+    });
+    const written = configToHuggingFace({ ...read, hiddenWidth: 20, contextLength: 32, normEpsilon: 1e-6 });
+    expect(written).toMatchObject({ model_type: "gpt2", n_inner: 20, n_positions: 32, layer_norm_epsilon: 1e-6 });
+    expect(configFromHuggingFace(written)).toEqual({ ...read, hiddenWidth: 20, contextLength: 32, normEpsilon: 1e-6 });
+
+    for (const [changed, message] of [
+      [{ activation_function: "relu" }, /activation_function must be "gelu_new" or "gelu_pytorch_tanh", got "relu"/],
+      [{ scale_attn_by_inverse_layer_idx: true }, /scale_attn_by_inverse_layer_idx must be false, got true/],
+      [{ scale_attn_weights: false }, /scale_attn_weights must be true, got false/],
+      [{ add_cross_attention: true }, /add_cross_attention must be false/],
+      [{ tie_word_embeddings: false }, /tie_word_embeddings must be true/],
+      [{ n_head: 3 }, /n_embd must be a multiple of n_head \(3\), got 8/],
+      [{ n_layer: undefined }, /n_layer must be an integer from 1 to 1024, got nothing/],
+      [{ n_positions: 2 ** 40 }, /n_positions/],
+      [{ layer_norm_epsilon: 0 }, /layer_norm_epsilon must be a number > 0/],
+      [{ n_inner: "32" }, /n_inner must be an integer/],
+    ] as const) {
+      expect(() => configFromHuggingFace({ ...least, ...changed })).toThrow(message);
+    }
+  });
+
   it("what is written is read", () => {
+    const scaling = fc.oneof(
+      fc.constant({}),
+      fc.record({
+        ropeScaling: fc.record({ kind: fc.constant("linear" as const), factor: fc.integer({ min: 1, max: 1e6 }) }),
+      }),
+      fc.record({
+        ropeScaling: fc.record({
+          kind: fc.constant("llama3" as const),
+          factor: fc.double({ min: 1, max: 100, noNaN: true }),
+          lowFrequencyFactor: fc.double({ min: 0.1, max: 2, noNaN: true }),
+          highFrequencyFactor: fc.double({ min: 2.1, max: 9, noNaN: true }),
+          originalContextLength: fc.integer({ min: 1, max: 1e6 }),
+        }),
+      }),
+    );
     const some = fc.record({
       vocabularySize: fc.integer({ min: 1, max: 1e6 }),
       width: fc.integer({ min: 1, max: 1e4 }),
@@ -105,8 +192,8 @@ describe("config.json", () => {
       projectionBiases: fc.boolean(),
     });
     fc.assert(
-      fc.property(some, ({ groups, half, ...rest }) => {
-        const made: DecoderConfig = { ...rest, heads: rest.keyValueHeads * groups, headWidth: 2 * half };
+      fc.property(some, scaling, ({ groups, half, ...rest }, scaled) => {
+        const made: DecoderConfig = { ...rest, ...scaled, heads: rest.keyValueHeads * groups, headWidth: 2 * half };
         const json: unknown = JSON.parse(JSON.stringify(configToHuggingFace(made)));
         expect(configFromHuggingFace(json)).toEqual(made);
       }),
@@ -115,13 +202,22 @@ describe("config.json", () => {
 
   const good = configToHuggingFace(config);
   const bad: [changed: Record<string, unknown>, message: RegExp][] = [
-    [{ model_type: "gpt2" }, /model_type must be "llama" or "qwen2", got "gpt2"\. This decoder does not/],
+    [{ model_type: "bert" }, /model_type must be "llama", "qwen2" or "gpt2", got "bert"\. This decoder does not/],
     [{ model_type: undefined }, /model_type must be .*, got nothing/],
     [{ hidden_act: "gelu" }, /hidden_act must be "silu", got "gelu"/],
+    [{ rope_scaling: { type: "yarn", factor: 2 } }, /rope_scaling\.rope_type must be "default", "linear" or "llama3"/],
+    [{ rope_scaling: { type: "linear", factor: 0.5 } }, /rope_scaling\.factor must be a number >= 1 .*, got 0\.5/],
+    [{ rope_scaling: { type: "linear" } }, /rope_scaling\.factor must be a number .*, got nothing/],
     [
-      { rope_scaling: { type: "linear", factor: 2 } },
-      /rope_scaling must be null or of rope_type "default", got \{"type"/,
+      { rope_scaling: { rope_type: "llama3", factor: 2, low_freq_factor: 4, high_freq_factor: 4 } },
+      /rope_scaling\.high_freq_factor must be above low_freq_factor \(4\), got 4/,
     ],
+    [
+      { rope_parameters: { rope_type: "default", partial_rotary_factor: 0.5 } },
+      /rope_parameters\.partial_rotary_factor/,
+    ],
+    [{ rope_parameters: { full_attention: { rope_type: "default" } } }, /rope_parameters\.rope_type .*, got nothing/],
+    [{ rope_parameters: { rope_type: "default", rope_theta: "big" } }, /rope_parameters\.rope_theta must be a number/],
     [{ rope_scaling: 3 }, /rope_scaling must be an object or null/],
     [{ attention_bias: true }, /attention_bias must be false, got true/],
     [{ mlp_bias: true }, /mlp_bias/],
@@ -138,7 +234,8 @@ describe("config.json", () => {
     [{ num_hidden_layers: -1 }, /num_hidden_layers/],
     [{ intermediate_size: [12] }, /intermediate_size/],
     [{ num_key_value_heads: 3 }, /num_key_value_heads must be a divisor of num_attention_heads \(2\), got 3/],
-    [{ head_dim: 3 }, /width of a head must be even, got 3/],
+    [{ head_dim: 3 }, /head_dim must be even/],
+    [{ head_dim: undefined, hidden_size: 6 }, /head_dim must be even, as 3 is not, got nothing/],
     [{ head_dim: undefined, hidden_size: 9 }, /hidden_size must be a multiple of num_attention_heads/],
     [{ rope_theta: 0 }, /rope_theta must be a number > 0/],
     [{ rope_theta: "1e4" }, /rope_theta/],
