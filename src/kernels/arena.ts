@@ -120,14 +120,11 @@ export class Arena {
   }
 
   /**
-   * Check that blocks of `bytes` in all would fit, without taking them. Room that is free but in pieces counts as none.
-   * @throws MemoryError when they would not
+   * Make room for blocks of `bytes` in all behind the last one, without handing them out.
+   * @throws MemoryError when there is none; nothing has changed then
    */
-  require(bytes: number): void {
-    const needed = bytes - this.#freeAtEnd();
-    if (this.size + needed > this.maximumBytes) {
-      throw new MemoryError(bytes, this.maximumBytes - this.size + this.#freeAtEnd());
-    }
+  reserve(bytes: number): void {
+    if (bytes > this.#freeAtEnd()) this.#grow(bytes);
   }
 
   #freeAtEnd(): number {
@@ -136,9 +133,9 @@ export class Arena {
   }
 
   #grow(size: number): void {
-    this.require(size);
     const old = this.size;
     const last = this.#freeAtEnd();
+    if (old + size - last > this.maximumBytes) throw new MemoryError(size, this.maximumBytes - old + last);
     const missing = Math.max(size - last, firstByte - old);
     const room = Math.floor((this.maximumBytes - old) / pageBytes);
     const pages = Math.min(Math.max(Math.ceil(missing / pageBytes), 1), room);

@@ -1,0 +1,663 @@
+/**
+ * The engine: the decoder of `decoder.ts` on the kernels of `src/kernels`, for inference.
+ *
+ * **Unlike** `decoder-session.ts` nothing is differentiable and nothing is dispatched: a pass is about ten kernel calls a
+ * layer on numbers that stay where they are in one arena: weights, caches and scratch. It is what `generate` and the demo
+ * run on; the tensor decoder remains the definition it is tested against.
+ *
+ * Memory: weights are shared by all sessions; a session takes one block for its keys and values, [layers, 2, keyValueHeads,
+ * capacity, head], which doubles when the sequence outgrows it and is freed by `close`.
+ */
+import { ArgumentError, TokenthriftError } from "../errors.ts";
+import {
+  attentionScratchFloats,
+  type KernelKind,
+  type KernelOptions,
+  type KernelSpace,
+  openKernels,
+} from "../kernels/kernels.ts";
+import type { CachePolicy, SelectionRequest } from "./cache-policy.ts";
+import { CachedSession, type CountedPass, type PassRequest } from "./cached-session.ts";
+import { checkDecoderConfig, type DecoderConfig, rotaryFrequencies } from "./decoder-config.ts";
+import {
+  type PackedMatrix,
+  type PlacedLayer,
+  type PlacedNorm,
+  type PlacedWeights,
+  placeWeights,
+  type ReadableTensor,
+  type RowStrides,
+  rowStrides,
+} from "./engine-weights.ts";
+import type { LanguageModel, Matrix, Session, Taps } from "./language-model.ts";
+import { checkWeights, type Weights } from "./weights.ts";
+
+export interface EngineOptions extends KernelOptions {
+  /**
+   * How weights are held: `"stored"` keeps 16-bit weights 16-bit and widens them in the products, half the memory;
+   * `"float32"` widens them once. Default `"stored"`.
+   */
+  readonly weights?: "stored" | "float32";
+}
+
+export interface EngineSessionOptions {
+  /** Which committed positions each layer attends to. Default: all of them. */
+  readonly cachePolicy?: CachePolicy;
+  /**
+   * What is cached of a key: `"rotated"` to its position, once; or `"unrotated"`, to be rotated whenever it is read, to its
+   * place among the positions that are read (0, 1, 2, ...; the pass's own rows follow). With all positions read the two
+   * are the same function. Llama only. Default `"rotated"`.
+   */
+  readonly keys?: "rotated" | "unrotated";
+}
+
+/** Rows whose logits are computed at once. */
+const logitRows = 32;
+/** Positions a new session's cache holds. */
+const firstCapacity = 64;
+
+/** Where a pass works. All pointers into the arena, strides as in `RowStrides`. */
+interface Scratch {
+  /** Rows all buffers have room for. */
+  readonly rows: number;
+  /** The residual stream. */
+  readonly x: number;
+  readonly normed: number;
+  readonly projections: number;
+  readonly mixed: number;
+  /** Gates and ups, or c_fc's output. */
+  readonly hidden: number;
+  /** int32 [rows] */
+  readonly ids: number;
+  /** int32 [rows] */
+  readonly positions: number;
+  /** uint8 [rows, rows] */
+  readonly ancestors: number;
+}
+
+/** A decoder on kernels. Open one with `Engine.open`; `close` it to let its memory go. */
+export class Engine implements LanguageModel {
+  readonly config: DecoderConfig;
+  readonly vocabularySize: number;
+  readonly contextLength: number;
+  /** Which kernels it runs on. */
+  readonly kernels: KernelKind;
+  #core: EngineCore | undefined;
+
+  private constructor(core: EngineCore) {
+    this.config = core.config;
+    this.vocabularySize = core.config.vocabularySize;
+    this.contextLength = core.config.contextLength;
+    this.kernels = core.space.kind;
+    this.#core = core;
+  }
+
+  /**
+   * Load weights into an arena of their own.
+   * @param weights by Hugging Face's names, in its layout (`parameterShapes`): in memory, or tensors that are read one
+   *   after another (their names and shapes must have been checked, as `openCheckpoint` does)
+   * @throws FormatError naming missing, extra or misshapen tensors, or the first number that is not finite
+   * @throws MemoryError when the model does not fit, before anything is read; BackendError when no kernels load
+   */
+  static async open(
+    config: DecoderConfig,
+    weights: ReadonlyMap<string, Weights | ReadableTensor>,
+    options: EngineOptions = {},
+  ): Promise<Engine> {
+    checkDecoderConfig(config);
+    const readable = new Map<string, ReadableTensor>();
+    const inMemory = new Map<string, Weights>();
+    for (const [name, tensor] of weights) {
+      if ("read" in tensor) readable.set(name, tensor);
+      else {
+        inMemory.set(name, tensor);
+        readable.set(name, { dtype: "F32", shape: tensor.shape, read: async () => tensor.data });
+      }
+    }
+    if (inMemory.size > 0) checkWeights(config, inMemory, "weights");
+    const space = await openKernels(options);
+    const placed = await placeWeights(space, config, readable, options.weights ?? "stored");
+    return new Engine(new EngineCore(config, space, placed));
+  }
+
+  openSession(options: EngineSessionOptions = {}): Session {
+    const core = this.#open();
+    if (options.keys === "unrotated" && core.weights.positions !== 0) {
+      throw new ArgumentError("keys", '"rotated": GPT-2 has learned positions and rotates no keys', options.keys);
+    }
+    return new EngineSession(core, options);
+  }
+
+  /** Bytes: what the weights take, and what the arena has taken for weights, scratch and the caches of sessions. */
+  get memory(): { readonly weights: number; readonly arena: number; readonly used: number } {
+    const { weights, space } = this.#open();
+    return { weights: weights.bytes, arena: space.arena.size, used: space.arena.usedBytes };
+  }
+
+  /** Let the memory go. Sessions still open become unusable. */
+  close(): void {
+    if (this.#core !== undefined) this.#core.closed = true;
+    this.#core = undefined;
+  }
+
+  #open(): EngineCore {
+    if (this.#core === undefined) throw new TokenthriftError("engine: it is closed. Open sessions before closing it.");
+    return this.#core;
+  }
+}
+
+/** What the sessions of an engine share: weights, scratch, the rotary table. */
+class EngineCore {
+  readonly config: DecoderConfig;
+  readonly space: KernelSpace;
+  readonly weights: PlacedWeights;
+  readonly strides: RowStrides;
+  readonly allHeads: number;
+  closed = false;
+  #scratch: Scratch | undefined;
+  #attention = { pointer: 0, floats: 0 };
+  readonly #logits: number;
+  #rotary = { pointer: 0, positions: 0 };
+  readonly #frequencies: Float64Array;
+
+  constructor(config: DecoderConfig, space: KernelSpace, weights: PlacedWeights) {
+    this.config = config;
+    this.space = space;
+    this.weights = weights;
+    this.strides = rowStrides(config);
+    this.allHeads = config.heads + 2 * config.keyValueHeads;
+    this.#frequencies = weights.positions === 0 ? rotaryFrequencies(config) : new Float64Array(0);
+    this.#logits = space.arena.allocate(4 * logitRows * this.strides.logits);
+  }
+
+  /** Scratch for a pass of `rows` rows. */
+  scratch(rows: number): Scratch {
+    if (this.#scratch !== undefined && this.#scratch.rows >= rows) return this.#scratch;
+    const { arena } = this.space;
+    const { width, projections, mixed, hidden } = this.strides;
+    if (this.#scratch !== undefined) {
+      const { rows: _, ...pointers } = this.#scratch;
+      this.#scratch = undefined;
+      for (const pointer of Object.values(pointers)) arena.free(pointer);
+    }
+    let capacity = 16;
+    while (capacity < rows) capacity *= 2;
+    const floats = (stride: number): number => arena.allocate(4 * capacity * stride);
+    this.#scratch = {
+      rows: capacity,
+      x: floats(width),
+      normed: floats(width),
+      projections: floats(projections),
+      mixed: floats(mixed),
+      hidden: floats(2 * hidden),
+      ids: floats(1),
+      positions: floats(1),
+      ancestors: arena.allocate(capacity * capacity),
+    };
+    return this.#scratch;
+  }
+
+  /** Scratch of attention over `span` positions. */
+  attentionScratch(span: number): number {
+    const floats = attentionScratchFloats(span);
+    if (this.#attention.floats < floats) {
+      if (this.#attention.pointer !== 0) this.space.arena.free(this.#attention.pointer);
+      this.#attention = { pointer: 0, floats: 0 };
+      this.#attention = { pointer: this.space.arena.allocate(8 * floats), floats: 2 * floats };
+    }
+    return this.#attention.pointer;
+  }
+
+  /** Cosines and sines for positions 0 .. positions - 1, see `Kernels.rotate`. */
+  rotaryTable(positions: number): number {
+    if (this.#rotary.positions < positions) {
+      const half = this.#frequencies.length;
+      const capacity = Math.min(Math.max(2 * positions, 256), Math.max(this.config.contextLength, positions));
+      const pointer = this.space.arena.allocate(8 * capacity * half);
+      if (this.#rotary.pointer !== 0) this.space.arena.free(this.#rotary.pointer);
+      const { floats } = this.space.arena;
+      for (let position = 0; position < capacity; position++) {
+        const at = pointer / 4 + position * 2 * half;
+        for (let i = 0; i < half; i++) {
+          floats[at + i] = Math.cos(position * this.#frequencies[i]!);
+          floats[at + half + i] = Math.sin(position * this.#frequencies[i]!);
+        }
+      }
+      this.#rotary = { pointer, positions: capacity };
+    }
+    return this.#rotary.pointer;
+  }
+
+  /** y = x matrix (+ its bias) (+ y) */
+  product(
+    matrix: PackedMatrix,
+    x: number,
+    xStride: number,
+    rows: number,
+    y: number,
+    yStride: number,
+    add: 0 | 1,
+  ): void {
+    const { pointer, format, inputs, panels, bias } = matrix;
+    this.space.kernels.product(x, xStride, rows, pointer, format, inputs, 0, panels, y, yStride, bias, add);
+  }
+
+  norm({ weight, bias }: PlacedNorm, x: number, rows: number, y: number): void {
+    const { width, normEpsilon } = this.config;
+    const stride = this.strides.width;
+    const { kernels } = this.space;
+    if (bias === 0) kernels.rmsNorm(x, stride, rows, width, weight, normEpsilon, y);
+    else kernels.layerNorm(x, stride, rows, width, weight, bias, normEpsilon, y);
+  }
+
+  /** h + feed-forward(norm(h)), in place. */
+  feedForward(layer: PlacedLayer, { x, normed, hidden }: Scratch, rows: number): void {
+    const { kernels } = this.space;
+    const { width, hidden: half } = this.strides;
+    this.norm(layer.feedForwardNorm, x, rows, normed);
+    if (this.config.architecture === "gpt2") {
+      this.product(layer.up, normed, width, rows, hidden, half, 0);
+      kernels.gelu(hidden, rows * half);
+      this.product(layer.down, hidden, half, rows, x, width, 1);
+    } else {
+      this.product(layer.up, normed, width, rows, hidden, 2 * half, 0);
+      kernels.swiglu(hidden, 2 * half, rows, half, hidden, 2 * half);
+      this.product(layer.down, hidden, 2 * half, rows, x, width, 1);
+    }
+  }
+
+  /** Logits of `rows` rows of the residual stream from pointer `x` on; `normed` has room for them. */
+  logits(x: number, rows: number, normed: number): Matrix {
+    const { width, logits: stride } = this.strides;
+    const { vocabularySize } = this.config;
+    const data = new Float32Array(rows * vocabularySize);
+    this.norm(this.weights.finalNorm, x, rows, normed);
+    for (let first = 0; first < rows; first += logitRows) {
+      const count = Math.min(logitRows, rows - first);
+      this.product(this.weights.head, normed + 4 * first * width, width, count, this.#logits, stride, 0);
+      copyRows(this.space, this.#logits, stride, count, vocabularySize, data, first * vocabularySize);
+    }
+    return { data, rows, columns: vocabularySize };
+  }
+}
+
+/** Rows of an arena matrix without their padding, to `target` from element `at` on. */
+function copyRows(
+  { arena }: KernelSpace,
+  from: number,
+  stride: number,
+  rows: number,
+  columns: number,
+  target: Float32Array,
+  at: number,
+): void {
+  const { floats } = arena;
+  for (let r = 0; r < rows; r++) {
+    const start = from / 4 + r * stride;
+    target.set(floats.subarray(start, start + columns), at + r * columns);
+  }
+}
+
+class EngineSession extends CachedSession {
+  readonly #core: EngineCore;
+  readonly #policy: CachePolicy | undefined;
+  readonly #unrotated: boolean;
+  /** The session's block; 0 while there is none. */
+  #cache = 0;
+  /** Positions the block has room for. */
+  #capacity = 0;
+
+  constructor(core: EngineCore, options: EngineSessionOptions) {
+    super(core.config);
+    this.#core = core;
+    this.#policy = options.cachePolicy;
+    this.#unrotated = options.keys === "unrotated";
+  }
+
+  protected override run(request: PassRequest): CountedPass {
+    const core = this.#core;
+    if (core.closed) throw new TokenthriftError("session: its engine is closed.");
+    const { config, strides, weights, space } = core;
+    const { kernels } = space;
+    const rows = request.positions.length;
+    const { taps } = request;
+    this.#makeRoom(this.length + rows);
+    const scratch = core.scratch(rows);
+    const { x, normed, projections, mixed } = scratch;
+    this.#placeInput(request, scratch);
+    const ancestors = request.parents === undefined ? 0 : this.#placeAncestors(request.parents, scratch);
+    const headBytes = 4 * strides.head;
+    const keysAt = projections + config.heads * headBytes;
+    const valuesAt = keysAt + config.keyValueHeads * headBytes;
+    const rotary = weights.positions === 0 && !this.#unrotated ? core.rotaryTable(this.length + rows) : 0;
+    const hidden: Matrix[] = [];
+    const queries: Matrix[] = [];
+    const keys: Matrix[] = [];
+    const attention: Matrix[] = [];
+    let positionsRead = 0;
+    for (const index of request.layers) {
+      const layer = weights.layers[index]!;
+      if (taps.has("hidden")) hidden.push(this.#tapRows(x, strides.width, rows, config.width));
+      core.norm(layer.attentionNorm, x, rows, normed);
+      core.product(layer.projections, normed, strides.width, rows, projections, strides.projections, 0);
+      if (rotary !== 0) {
+        // Queries and keys lie side by side and turn together.
+        const heads = config.heads + config.keyValueHeads;
+        const half = config.headWidth / 2;
+        kernels.rotate(projections, strides.projections, rows, heads, strides.head, half, scratch.positions, rotary);
+      }
+      const cache = this.#layerCache(index, this.#cache, this.#capacity);
+      for (const [from, to] of [
+        [keysAt, cache.keys],
+        [valuesAt, cache.values],
+      ] as const) {
+        kernels.storeRows(
+          from,
+          strides.projections,
+          rows,
+          config.keyValueHeads,
+          strides.head,
+          to,
+          this.#capacity,
+          this.length,
+        );
+      }
+      if (taps.has("queries")) queries.push(this.#tapHeads(projections, rows, config.heads));
+      if (taps.has("keys")) keys.push(this.#tapHeads(keysAt, rows, config.keyValueHeads));
+      const seen = this.#attend(index, request, scratch, ancestors, taps.has("attention") ? attention : undefined);
+      positionsRead += seen;
+      core.product(layer.output, mixed, strides.mixed, rows, x, strides.width, 1);
+      core.feedForward(layer, scratch, rows);
+    }
+    if (taps.has("hidden")) hidden.push(this.#tapRows(x, strides.width, rows, config.width));
+    const logits =
+      request.logits === "all"
+        ? core.logits(x, rows, normed)
+        : request.logits === "last"
+          ? core.logits(x + 4 * (rows - 1) * strides.width, 1, normed)
+          : { data: new Float32Array(0), rows: 0, columns: config.vocabularySize };
+    const tapped: Taps = {
+      ...(taps.has("hidden") && { hidden }),
+      ...(taps.has("queries") && { queries }),
+      ...(taps.has("keys") && { keys }),
+      ...(taps.has("attention") && { attention }),
+    };
+    return { pass: taps.size === 0 ? { logits } : { logits, taps: tapped }, positionsRead };
+  }
+
+  protected override moveRow(layer: number, from: number, to: number): void {
+    const { head } = this.#core.strides;
+    const { bytes } = this.#core.space.arena;
+    const { keys, values } = this.#layerCache(layer, this.#cache, this.#capacity);
+    for (let h = 0; h < this.config.keyValueHeads; h++) {
+      for (const cache of [keys, values]) {
+        const start = cache + 4 * h * this.#capacity * head;
+        bytes.copyWithin(start + 4 * to * head, start + 4 * from * head, start + 4 * (from + 1) * head);
+      }
+    }
+  }
+
+  protected override release(): void {
+    if (this.#cache !== 0 && !this.#core.closed) this.#core.space.arena.free(this.#cache);
+    this.#cache = 0;
+    this.#capacity = 0;
+  }
+
+  /** Ids or embeddings into the residual stream, positions beside them. */
+  #placeInput({ ids, embeddings, positions }: PassRequest, scratch: Scratch): void {
+    const { space, strides, weights, config } = this.#core;
+    const { kernels, arena } = space;
+    const rows = positions.length;
+    arena.integers.set(positions, scratch.positions / 4);
+    if (ids !== undefined) {
+      arena.integers.set(ids, scratch.ids / 4);
+      const { pointer, format } = weights.embedding;
+      kernels.panelRows(pointer, format, config.width, scratch.ids, rows, scratch.x, strides.width);
+    } else {
+      for (let r = 0; r < rows; r++) {
+        const row = embeddings!.subarray(r * config.width, (r + 1) * config.width);
+        arena.floats.set(row, scratch.x / 4 + r * strides.width);
+      }
+    }
+    if (weights.positions === 0) return;
+    positions.forEach((position, r) => {
+      const bytes = 4 * strides.width;
+      kernels.add(weights.positions + position * bytes, strides.width, scratch.x + r * bytes);
+    });
+  }
+
+  /** Which of a tree's nodes see which. */
+  #placeAncestors(parents: Int32Array, { ancestors }: Scratch): number {
+    const rows = parents.length;
+    const { bytes } = this.#core.space.arena;
+    bytes.fill(0, ancestors, ancestors + rows * rows);
+    for (let r = 0; r < rows; r++) {
+      const parent = parents[r]!;
+      const own = ancestors + r * rows;
+      // A node sees what its parent sees, and itself.
+      if (parent >= 0) bytes.copyWithin(own, ancestors + parent * rows, ancestors + (parent + 1) * rows);
+      bytes[own + r] = 1;
+    }
+    return ancestors;
+  }
+
+  /**
+   * Attention of the pass's rows in one layer, from `scratch.projections` to `scratch.mixed`.
+   * @returns how many committed positions were read
+   */
+  #attend(
+    layer: number,
+    request: PassRequest,
+    scratch: Scratch,
+    ancestors: number,
+    tapped: Matrix[] | undefined,
+  ): number {
+    const { config, strides, space } = this.#core;
+    const { arena, kernels } = space;
+    const rows = request.positions.length;
+    const { heads, keyValueHeads, headWidth } = config;
+    const lists = this.#select(layer, rows, scratch);
+    const committed = lists === undefined ? this.length : lists[0]!.length;
+    const blocks: number[] = [];
+    const integers = (values: Iterable<number>, count: number): number => {
+      const pointer = arena.allocate(4 * Math.max(count, 1));
+      blocks.push(pointer);
+      let at = pointer / 4;
+      const target = arena.integers;
+      for (const value of values) target[at++] = value;
+      return pointer;
+    };
+    try {
+      let { keys, values } = this.#layerCache(layer, this.#cache, this.#capacity);
+      let capacity = this.#capacity;
+      let length = this.length;
+      let indices = 0;
+      if (this.#unrotated) {
+        // Keys are turned to where they stand among those that are read, so what is read becomes one run.
+        const span = committed + rows;
+        const picked = integers(this.#pickedPositions(lists, rows), keyValueHeads * span);
+        const depths = request.positions.map((position) => committed + position - this.length);
+        const turned = integers(this.#turnedPositions(committed, depths), keyValueHeads * span);
+        const unturned = integers([], keyValueHeads * span);
+        const table = this.#core.rotaryTable(span);
+        const half = headWidth / 2;
+        const gathered = arena.allocate(2 * 4 * keyValueHeads * span * strides.head);
+        blocks.push(gathered);
+        const gatheredValues = gathered + 4 * keyValueHeads * span * strides.head;
+        const gather = (cache: number, places: number, to: number): void =>
+          kernels.gatherRotated(
+            cache,
+            capacity,
+            keyValueHeads,
+            strides.head,
+            half,
+            picked,
+            span,
+            places,
+            table,
+            to,
+            span,
+          );
+        gather(keys, turned, gathered);
+        gather(values, unturned, gatheredValues);
+        arena.integers.set(depths, scratch.positions / 4);
+        kernels.rotate(
+          scratch.projections,
+          strides.projections,
+          rows,
+          heads,
+          strides.head,
+          half,
+          scratch.positions,
+          table,
+        );
+        [keys, values, capacity, length] = [gathered, gatheredValues, span, committed];
+      } else if (lists !== undefined) {
+        indices = integers(concatenated(lists), keyValueHeads * committed);
+      }
+      const weights = tapped === undefined ? 0 : arena.allocate(4 * heads * rows * (committed + rows));
+      if (weights !== 0) blocks.push(weights);
+      kernels.attend(
+        scratch.projections,
+        strides.projections,
+        rows,
+        keys,
+        values,
+        capacity,
+        length,
+        indices,
+        committed,
+        ancestors,
+        heads,
+        keyValueHeads,
+        strides.head,
+        1 / Math.sqrt(headWidth),
+        0,
+        keyValueHeads,
+        scratch.mixed,
+        strides.mixed,
+        this.#core.attentionScratch(committed + rows),
+        weights,
+      );
+      if (tapped !== undefined) tapped.push(this.#tapRows(weights, committed + rows, heads * rows, committed + rows));
+    } finally {
+      for (const block of blocks) arena.free(block);
+    }
+    return committed;
+  }
+
+  /** The policy's choice, one list per key head, checked; undefined for all positions. */
+  #select(layer: number, rows: number, scratch: Scratch): readonly ArrayLike<number>[] | undefined {
+    if (this.#policy === undefined || this.length === 0) return undefined;
+    const { config, strides, space } = this.#core;
+    const { heads, keyValueHeads, headWidth } = config;
+    const { length } = this;
+    const request: SelectionRequest = {
+      layer,
+      length,
+      rows,
+      heads,
+      keyValueHeads,
+      headWidth,
+      queries: () => this.#tapHeads(scratch.projections, rows, heads),
+      keys: (head) => {
+        const start =
+          this.#layerCache(layer, this.#cache, this.#capacity).keys + 4 * head * this.#capacity * strides.head;
+        const data = new Float32Array(length * headWidth);
+        copyRows(space, start, strides.head, length, headWidth, data, 0);
+        return { data, rows: length, columns: headWidth };
+      },
+    };
+    const selection = this.#policy.select(request);
+    if (selection.kind === "all") return undefined;
+    const lists =
+      "perHead" in selection ? selection.perHead : Array.from({ length: keyValueHeads }, () => selection.forAllHeads);
+    if (lists.length !== keyValueHeads) {
+      throw new ArgumentError("selection.perHead", `one list per key head (${keyValueHeads})`, lists.length);
+    }
+    for (const [head, list] of lists.entries()) {
+      if (list.length !== lists[0]!.length) {
+        throw new ArgumentError(`selection.perHead[${head}]`, `${lists[0]!.length} positions, as head 0`, list.length);
+      }
+      for (let i = 0; i < list.length; i++) {
+        const position = list[i]!;
+        if (!(Number.isInteger(position) && position < length && position > (i === 0 ? -1 : list[i - 1]!))) {
+          throw new ArgumentError(
+            `selection.perHead[${head}][${i}]`,
+            `growing positions from 0 to ${length - 1}`,
+            position,
+          );
+        }
+      }
+    }
+    return lists;
+  }
+
+  /** Per key head the cache positions that are read: the chosen ones, then the pass's own rows. */
+  *#pickedPositions(lists: readonly ArrayLike<number>[] | undefined, rows: number): Generator<number> {
+    for (let head = 0; head < this.config.keyValueHeads; head++) {
+      if (lists === undefined) for (let i = 0; i < this.length; i++) yield i;
+      else yield* Array.from(lists[head]!);
+      for (let r = 0; r < rows; r++) yield this.length + r;
+    }
+  }
+
+  /** Per key head where those are turned to: 0, 1, 2, ..., the pass's rows each to its own place. */
+  *#turnedPositions(committed: number, depths: Int32Array): Generator<number> {
+    for (let head = 0; head < this.config.keyValueHeads; head++) {
+      for (let i = 0; i < committed; i++) yield i;
+      yield* depths;
+    }
+  }
+
+  #layerCache(layer: number, block: number, capacity: number): { readonly keys: number; readonly values: number } {
+    const bytes = 4 * this.config.keyValueHeads * capacity * this.#core.strides.head;
+    const keys = block + 2 * layer * bytes;
+    return { keys, values: keys + bytes };
+  }
+
+  /** Room for `positions` in the cache. */
+  #makeRoom(positions: number): void {
+    if (positions <= this.#capacity) return;
+    const { layers, keyValueHeads, contextLength } = this.config;
+    const { head } = this.#core.strides;
+    const { arena } = this.#core.space;
+    let capacity = firstCapacity;
+    while (capacity < positions) capacity *= 2;
+    capacity = Math.min(capacity, contextLength);
+    const grown = arena.allocate(4 * layers * 2 * keyValueHeads * capacity * head);
+    if (this.#cache !== 0) {
+      const { bytes } = arena;
+      const rowBytes = 4 * head;
+      for (let run = 0; run < layers * 2 * keyValueHeads; run++) {
+        const from = this.#cache + run * this.#capacity * rowBytes;
+        bytes.copyWithin(grown + run * capacity * rowBytes, from, from + this.length * rowBytes);
+      }
+      arena.free(this.#cache);
+    }
+    this.#cache = grown;
+    this.#capacity = capacity;
+  }
+
+  #tapRows(pointer: number, stride: number, rows: number, columns: number): Matrix {
+    const data = new Float32Array(rows * columns);
+    copyRows(this.#core.space, pointer, stride, rows, columns, data, 0);
+    return { data, rows, columns };
+  }
+
+  /** `count` heads of each row, from the projections at `pointer`, without padding: [rows, count * headWidth]. */
+  #tapHeads(pointer: number, rows: number, count: number): Matrix {
+    const { strides, space } = this.#core;
+    const { headWidth } = this.config;
+    const columns = count * headWidth;
+    const data = new Float32Array(rows * columns);
+    for (let r = 0; r < rows; r++) {
+      copyRows(space, pointer + 4 * r * strides.projections, strides.head, count, headWidth, data, r * columns);
+    }
+    return { data, rows, columns };
+  }
+}
+
+function* concatenated(lists: readonly ArrayLike<number>[]): Generator<number> {
+  for (const list of lists) yield* Array.from(list);
+}
