@@ -7,10 +7,11 @@
  *               "__metadata__": {"key": "text", ...}}; may end in spaces
  *     the rest  the arrays, row-major, little-endian, each at its offsets; together they fill the rest without a gap
  *
- * 16-bit floats stay 16-bit until asked for (`toFloat32`), so reading costs no more memory than the file.
+ * 16-bit floats stay 16-bit until asked for (`toFloat32`), so reading costs no more memory than the file. The header alone
+ * (`readSafetensorsHeader`) says where in the file each array lies, for whoever reads them one by one.
  *
- * **Deviations** from the reference implementation: five dtypes of its twenty; unknown dtypes are an error, not opaque
- * bytes. Duplicate names and a header nested deeper than the format needs are errors. Numbers in the header are doubles,
+ * **Deviations** from the reference implementation: arrays of five dtypes of its twenty are read, the others are an error,
+ * not opaque bytes; in a header those of whole bytes are known. Duplicate names and a header nested deeper than the format needs are errors. Numbers in the header are doubles,
  * so sizes end at 2^53 bytes. Hosts are taken to be little-endian, as every one JavaScript runs on today is.
  *
  * Worked example: `writeSafetensors(new Map([["w", floatTensor([2], new Float32Array([1, 2]), "F16")]]))` is 8 + 64 + 4 bytes.
@@ -27,6 +28,24 @@ export type SafeTensor =
 export type Dtype = SafeTensor["dtype"];
 export type FloatDtype = "F32" | "F16" | "BF16";
 
+/** What a header may say a tensor holds: dtypes this file knows the size of, of which `Dtype` are read. */
+export type StoredDtype = Dtype | keyof typeof otherSizes;
+
+/** A tensor's place: bytes `begin` .. `end - 1` of its file. */
+export interface TensorPlace {
+  readonly dtype: StoredDtype;
+  readonly shape: readonly number[];
+  readonly begin: number;
+  readonly end: number;
+}
+
+export interface SafetensorsHeader {
+  /** By name, in the order of their data. */
+  readonly tensors: Map<string, TensorPlace>;
+  /** The header's `__metadata__`, `{}` when it has none. */
+  readonly metadata: Record<string, string>;
+}
+
 export interface SafetensorsFile {
   /** By name, in the order of their data. Data are views of the bytes read where alignment allows, else copies. */
   readonly tensors: Map<string, SafeTensor>;
@@ -37,6 +56,11 @@ export interface SafetensorsFile {
 /** Bytes per element. In the order the reference writer sorts by. */
 const sizes: Readonly<Record<Dtype, number>> = { F32: 4, I32: 4, BF16: 2, F16: 2, U8: 1 };
 const order = Object.keys(sizes) as readonly Dtype[];
+/** Bytes per element of what is not read. */
+const otherSizes = {
+  ...{ F64: 8, I64: 8, U64: 8, U32: 4, I16: 2, U16: 2, I8: 1, BOOL: 1 },
+  ...{ F8_E4M3: 1, F8_E5M2: 1 },
+} as const;
 const longestHeader = 100_000_000;
 const metadataKey = "__metadata__";
 
@@ -47,38 +71,75 @@ const metadataKey = "__metadata__";
  * @throws FormatError on anything the format does not allow: see the top of this file
  */
 export function readSafetensors(bytes: Uint8Array, source = "safetensors"): SafetensorsFile {
-  const fail = (problem: string, advice?: string): never => {
+  const { tensors: places, metadata } = readSafetensorsHeader(bytes, bytes.length, source);
+  const tensors = new Map<string, SafeTensor>();
+  for (const [name, { dtype, shape, begin, end }] of places) {
+    if (!isDtype(dtype)) {
+      const advice = `Convert it to one of ${order.join(", ")}.`;
+      throw new FormatError(source, `tensor ${quoted(name)} holds ${dtype}, which is not read`, advice);
+    }
+    tensors.set(name, tensorOfBytes(dtype, shape, bytes.subarray(begin, end)));
+  }
+  return { tensors, metadata };
+}
+
+/** Bytes of a file's first field, which says how long the header is. */
+export const safetensorsStart = 8;
+
+/**
+ * How many bytes a file's header takes, its first field included.
+ * @param start the file's first `safetensorsStart` bytes or more
+ * @param fileBytes size of the whole file
+ * @throws FormatError when the file is too short for it, or the header longer than the format allows
+ */
+export function safetensorsHeaderBytes(start: Uint8Array, fileBytes: number, source = "safetensors"): number {
+  const again = "Download or write it again.";
+  if (fileBytes < safetensorsStart) {
+    throw new FormatError(source, `it is cut off: ${fileBytes} bytes, its first field alone takes 8`, again);
+  }
+  const view = new DataView(start.buffer, start.byteOffset, start.byteLength);
+  const length = view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32;
+  if (length > longestHeader) {
+    const problem = `the header claims ${length} bytes, at most ${longestHeader} are allowed`;
+    throw new FormatError(source, problem, "Is it a safetensors file?");
+  }
+  if (safetensorsStart + length > fileBytes) {
+    const problem = `it is cut off: the header claims ${length} bytes, the file holds ${fileBytes - 8} more`;
+    throw new FormatError(source, problem, again);
+  }
+  return safetensorsStart + length;
+}
+
+/**
+ * Read a file's header: where its tensors are.
+ * @param bytes the file's first `safetensorsHeaderBytes` bytes or more
+ * @param fileBytes size of the whole file
+ * @throws FormatError on anything the format does not allow; the data, which are not looked at, can break no rule
+ */
+export function readSafetensorsHeader(bytes: Uint8Array, fileBytes: number, source = "safetensors"): SafetensorsHeader {
+  const fail: Fail = (problem, advice) => {
     throw new FormatError(source, problem, advice);
   };
-  const again = "Download or write it again.";
-  if (bytes.length < 8) fail(`it is cut off: ${bytes.length} bytes, its first field alone takes 8`, again);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const headerLength = view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32;
-  if (headerLength > longestHeader) {
-    fail(`the header claims ${headerLength} bytes, at most ${longestHeader} are allowed`, "Is it a safetensors file?");
-  }
-  if (8 + headerLength > bytes.length) {
-    fail(`it is cut off: the header claims ${headerLength} bytes, the file holds ${bytes.length - 8} more`, again);
-  }
-  const { entries, metadata } = parseHeader(bytes.subarray(8, 8 + headerLength), fail);
-
-  const data = bytes.subarray(8 + headerLength);
+  const headerBytes = safetensorsHeaderBytes(bytes, fileBytes, source);
+  const { entries, metadata } = parseHeader(bytes.subarray(safetensorsStart, headerBytes), fail);
   const infos = entries.map(([name, value]) => checkInfo(name, value, fail));
   infos.sort((a, b) => a.begin - b.begin || a.end - b.end);
-  const tensors = new Map<string, SafeTensor>();
+  const dataBytes = fileBytes - headerBytes;
+  const tensors = new Map<string, TensorPlace>();
   let end = 0;
-  for (const info of infos) {
+  for (const { name, dtype, shape, ...info } of infos) {
     if (info.begin !== end) {
       const what = info.begin < end ? "overlaps the tensor before it" : "leaves a gap behind the tensor before it";
-      fail(`tensor ${quoted(info.name)} ${what}: its data begin at ${info.begin}, the last ones end at ${end}`);
+      fail(`tensor ${quoted(name)} ${what}: its data begin at ${info.begin}, the last ones end at ${end}`);
     }
     end = info.end;
-    if (end > data.length) {
-      fail(`tensor ${quoted(info.name)} ends at byte ${end}, but there are ${data.length} bytes of data`, again);
+    if (end > dataBytes) {
+      const problem = `tensor ${quoted(name)} ends at byte ${end}, but there are ${dataBytes} bytes of data`;
+      fail(problem, "Download or write it again.");
     }
-    tensors.set(info.name, typed(info.dtype, info.shape, data.subarray(info.begin, end)));
+    tensors.set(name, { dtype, shape, begin: headerBytes + info.begin, end: headerBytes + end });
   }
-  if (end !== data.length) fail(`the tensors end at byte ${end}, but there are ${data.length} bytes of data`);
+  if (end !== dataBytes) fail(`the tensors end at byte ${end}, but there are ${dataBytes} bytes of data`);
   return { tensors, metadata };
 }
 
@@ -167,12 +228,9 @@ export function floatTensor(shape: readonly number[], data: Float32Array, dtype:
   return { dtype, shape, data: narrowed };
 }
 
-interface TensorInfo {
+/** A header's entry, its offsets counted from the end of the header. */
+interface TensorInfo extends TensorPlace {
   readonly name: string;
-  readonly dtype: Dtype;
-  readonly shape: readonly number[];
-  readonly begin: number;
-  readonly end: number;
 }
 
 type Fail = (problem: string, advice?: string) => never;
@@ -245,7 +303,7 @@ function checkInfo(name: string, value: unknown, fail: Fail): TensorInfo {
   const tensor = `tensor ${quoted(name)}`;
   if (!isRecord(value)) return fail(`${tensor}: expected an object with dtype, shape and data_offsets`);
   const { dtype, shape, data_offsets: offsets } = value;
-  if (!isDtype(dtype)) {
+  if (!isDtype(dtype) && !isOtherDtype(dtype)) {
     return fail(`${tensor}: unknown dtype ${quoted(dtype)}`, `Convert it to one of ${order.join(", ")}.`);
   }
   if (!Array.isArray(shape) || !shape.every(isCount)) {
@@ -256,7 +314,7 @@ function checkInfo(name: string, value: unknown, fail: Fail): TensorInfo {
   }
   const [begin, end] = offsets as [number, number];
   if (end < begin) fail(`${tensor}: its data end at ${end}, before they begin at ${begin}`);
-  let size = sizes[dtype];
+  let size = isDtype(dtype) ? sizes[dtype] : otherSizes[dtype];
   for (const dimension of shape) {
     size *= dimension;
     if (!Number.isSafeInteger(size)) fail(`${tensor}: the shape ${quoted(shape)} overflows`);
@@ -267,8 +325,8 @@ function checkInfo(name: string, value: unknown, fail: Fail): TensorInfo {
   return { name, dtype, shape, begin, end };
 }
 
-/** The bytes as elements of their dtype: a view where they are aligned, a copy where not. */
-function typed(dtype: Dtype, shape: readonly number[], bytes: Uint8Array): SafeTensor {
+/** A tensor's bytes as elements of its dtype: a view where they are aligned, a copy where not. */
+export function tensorOfBytes(dtype: Dtype, shape: readonly number[], bytes: Uint8Array): SafeTensor {
   const aligned = bytes.byteOffset % sizes[dtype] === 0 ? bytes : bytes.slice();
   const length = aligned.length / sizes[dtype];
   const { buffer, byteOffset } = aligned;
@@ -349,6 +407,10 @@ function compareBytes(a: Uint8Array, b: Uint8Array): number {
 
 function isDtype(value: unknown): value is Dtype {
   return typeof value === "string" && Object.hasOwn(sizes, value);
+}
+
+function isOtherDtype(value: unknown): value is keyof typeof otherSizes {
+  return typeof value === "string" && Object.hasOwn(otherSizes, value);
 }
 
 function isCount(value: unknown): value is number {

@@ -6,7 +6,10 @@ import {
   type Dtype,
   floatTensor,
   readSafetensors,
+  readSafetensorsHeader,
   type SafeTensor,
+  safetensorsHeaderBytes,
+  tensorOfBytes,
   toFloat32,
   writeSafetensors,
 } from "../../src/tensor/safetensors.ts";
@@ -196,6 +199,22 @@ describe("properties", () => {
     );
   });
 
+  it("the header alone says where each tensor is", () => {
+    fc.assert(
+      fc.property(file, ([tensors, metadata]) => {
+        const bytes = writeSafetensors(tensors, metadata);
+        const length = safetensorsHeaderBytes(bytes.subarray(0, 8), bytes.length);
+        const places = readSafetensorsHeader(bytes.slice(0, length), bytes.length);
+        expect(places.metadata).toEqual(metadata);
+        const read = [...places.tensors].map(([name, { dtype, shape, begin, end }]) => {
+          if (!["F32", "F16", "BF16", "I32", "U8"].includes(dtype)) expect.fail(`${name} is ${dtype}`);
+          return [name, tensorOfBytes(dtype as Dtype, shape, bytes.subarray(begin, end))] as const;
+        });
+        expect(new Map(read)).toEqual(readSafetensors(bytes).tensors);
+      }),
+    );
+  });
+
   it("every cut is refused", () => {
     fc.assert(
       fc.property(file, fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }), ([tensors, metadata], part) => {
@@ -211,11 +230,35 @@ describe("properties", () => {
   });
 });
 
+describe("the header alone", () => {
+  it("places every tensor in the file, unreadable dtypes too, without looking at the data", () => {
+    const text = JSON.stringify({
+      mask: { dtype: "BOOL", shape: [2, 2], data_offsets: [8, 12] },
+      table: { dtype: "BF16", shape: [4], data_offsets: [0, 8] },
+      far: { dtype: "F32", shape: [2 ** 33], data_offsets: [12, 12 + 2 ** 35] },
+      __metadata__: { format: "pt" },
+    });
+    const start = header(text);
+    const fileBytes = start.length + 12 + 2 ** 35;
+    expect(safetensorsHeaderBytes(start.subarray(0, 8), fileBytes)).toBe(start.length);
+    const { tensors, metadata } = readSafetensorsHeader(start, fileBytes);
+    expect([...tensors]).toEqual([
+      ["table", { dtype: "BF16", shape: [4], begin: start.length, end: start.length + 8 }],
+      ["mask", { dtype: "BOOL", shape: [2, 2], begin: start.length + 8, end: start.length + 12 }],
+      ["far", { dtype: "F32", shape: [2 ** 33], begin: start.length + 12, end: fileBytes }],
+    ]);
+    expect(metadata).toEqual({ format: "pt" });
+    expect(() => readSafetensorsHeader(start, fileBytes - 1)).toThrow(/"far" ends at byte/);
+    expect(() => readSafetensorsHeader(start, fileBytes + 1)).toThrow(/the tensors end at byte/);
+  });
+});
+
 describe("errors say what and where", () => {
   const info = (dtype: string, shape: string, offsets: string) =>
     `{"dtype":"${dtype}","shape":${shape},"data_offsets":${offsets}}`;
   const cases: [text: string, data: number, message: RegExp][] = [
-    [`{"w":${info("F64", "[1]", "[0,8]")}}`, 8, /model: tensor "w": unknown dtype "F64"\. Convert it to one of F32/],
+    [`{"w":${info("F33", "[1]", "[0,8]")}}`, 8, /model: tensor "w": unknown dtype "F33"\. Convert it to one of F32/],
+    [`{"w":${info("F64", "[1]", "[0,8]")}}`, 8, /model: tensor "w" holds F64, which is not read\. Convert it to one/],
     [`{"w":${info("toString", "[1]", "[0,8]")}}`, 8, /unknown dtype/],
     [`{"w":${info("F32", "[2]", "[0,4]")}}`, 4, /tensor "w": shape \[2\] of F32 takes 8 bytes, .* span 4/],
     [
