@@ -31,19 +31,26 @@ export function layerNorm(
   x: usize, stride: i32, rows: i32, width: i32, weight: usize, bias: usize, epsilon: f32, y: usize,
 ): void {
   const bytes: usize = <usize>stride * F;
+  const end: usize = <usize>width * F;
+  const whole = end & ~(V - 1);
   for (let r = 0; r < rows; r++) {
     let sum = f32x4.splat(0);
     for (let i: usize = 0; i < bytes; i += V) sum = f32x4.add(sum, v128.load(x + i));
     const mean = sumLanes(sum) / <f32>width;
     const means = f32x4.splat(mean);
     let squares = f32x4.splat(0);
-    for (let i: usize = 0; i < bytes; i += V) {
-      const a = f32x4.sub(v128.load(x + i), means);
+    let at: usize = 0;
+    for (; at < whole; at += V) {
+      const a = f32x4.sub(v128.load(x + at), means);
       squares = madd(a, a, squares);
     }
-    // Each zero at the end of the row came in as (0 - mean)^2.
-    const variance = (sumLanes(squares) - <f32>(stride - width) * mean * mean) / <f32>width;
-    const scale = f32x4.splat(1.0 / sqrt<f32>(max<f32>(variance, 0) + epsilon));
+    // The zeros at the end of the row stay out: with a mean far from 0 their squares would drown the others.
+    let rest: f32 = 0;
+    for (; at < end; at += F) {
+      const a = load<f32>(x + at) - mean;
+      rest += a * a;
+    }
+    const scale = f32x4.splat(1.0 / sqrt<f32>((sumLanes(squares) + rest) / <f32>width + epsilon));
     for (let i: usize = 0; i < bytes; i += V) {
       const normed = f32x4.mul(f32x4.sub(v128.load(x + i), means), scale);
       v128.store(y + i, madd(normed, v128.load(weight + i), v128.load(bias + i))); // weight and bias end in zeros
