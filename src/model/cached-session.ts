@@ -86,7 +86,7 @@ export abstract class CachedSession implements Session {
     const count = isMatrix(input) ? input.rows : input.length;
     if (count === 0) throw new ArgumentError("input", "at least one id or embedding", "none");
     if (!isMatrix(input)) requireIds("input", input, this.config.vocabularySize);
-    const ids = isMatrix(input) ? undefined : Int32Array.from(input);
+    const ids = isMatrix(input) ? undefined : integers(input);
     const embeddings = isMatrix(input) ? this.#checkedEmbeddings(input) : undefined;
     const layers = this.#checkedLayers(options.layers);
     this.#checkRoom(count);
@@ -107,7 +107,7 @@ export abstract class CachedSession implements Session {
           ...(embeddings === undefined
             ? {}
             : { embeddings: embeddings.subarray(start * width, (start + size) * width) }),
-          positions: Int32Array.from({ length: size }, (_, i) => this.#length + i),
+          positions: consecutive(this.#length, size),
           parents: undefined,
           logits: wanted === "last" && !last ? "none" : wanted,
           layers,
@@ -122,16 +122,17 @@ export abstract class CachedSession implements Session {
   score(tree: DraftTree, options: PassOptions = {}): Pass {
     this.#checkOpen();
     requireTree(tree, this.config.vocabularySize);
-    const ids = Int32Array.from(tree.tokens);
-    const parents = Int32Array.from(tree.parents);
+    const ids = integers(tree.tokens);
+    const parents = integers(tree.parents);
     const layers = this.#checkedLayers(options.layers);
     this.#checkRoom(ids.length);
     const positions = new Int32Array(ids.length);
     let chain = true;
-    parents.forEach((parent, i) => {
+    for (let i = 0; i < ids.length; i++) {
+      const parent = parents[i]!;
       positions[i] = parent < 0 ? this.#length : positions[parent]! + 1;
       chain &&= parent === i - 1;
-    });
+    }
     this.#scored = undefined;
     const pass = this.#pass({
       ids,
@@ -230,7 +231,7 @@ export abstract class CachedSession implements Session {
   #checkedLayers(layers: readonly number[] | undefined): readonly number[] {
     const chosen = layers ?? this.#allLayers;
     if (chosen.length === 0) throw new ArgumentError("layers", "at least one layer", chosen);
-    chosen.forEach((layer, i) => {
+    for (const [i, layer] of chosen.entries()) {
       const filled = this.#filled[layer];
       if (filled === undefined || (i > 0 && layer <= chosen[i - 1]!)) {
         throw new ArgumentError("layers", `growing layer numbers from 0 to ${this.config.layers - 1}`, chosen);
@@ -243,9 +244,23 @@ export abstract class CachedSession implements Session {
           `Layer ${layer} was skipped from position ${filled} on; truncate there and extend again.`,
         );
       }
-    });
+    }
     return chosen;
   }
+}
+
+/** A copy. A loop: `Int32Array.from` takes longer than a small pass's bookkeeping in all. */
+function integers(values: ArrayLike<number>): Int32Array {
+  const copy = new Int32Array(values.length);
+  for (let i = 0; i < copy.length; i++) copy[i] = values[i]!;
+  return copy;
+}
+
+/** start, start + 1, ... */
+function consecutive(start: number, count: number): Int32Array {
+  const numbers = new Int32Array(count);
+  for (let i = 0; i < count; i++) numbers[i] = start + i;
+  return numbers;
 }
 
 /** The passes of a chunked `extend` as one. */

@@ -75,6 +75,18 @@ interface Scratch {
   readonly ancestors: number;
 }
 
+/** What attention reads beside its queries, see `Kernels.attend`. */
+interface AttentionInput {
+  readonly keys: number;
+  readonly values: number;
+  readonly capacity: number;
+  /** Committed positions; the pass's own follow them in `keys` and `values`. */
+  readonly length: number;
+  /** Lists of positions, or 0. */
+  readonly indices: number;
+  readonly selected: number;
+}
+
 /** A decoder on kernels. Open one with `Engine.open`; `close` it to let its memory go. */
 export class Engine implements LanguageModel {
   readonly config: DecoderConfig;
@@ -270,8 +282,13 @@ class EngineCore {
   logits(x: number, rows: number, normed: number): Matrix {
     const { width, logits: stride } = this.strides;
     const { vocabularySize } = this.config;
-    const data = new Float32Array(rows * vocabularySize);
     this.norm(this.weights.finalNorm, x, rows, normed);
+    if (rows === 1) {
+      this.product(this.weights.head, normed, width, 1, this.#logits, stride, 0);
+      const at = this.#logits / 4;
+      return { data: this.space.arena.floats.slice(at, at + vocabularySize), rows, columns: vocabularySize };
+    }
+    const data = new Float32Array(rows * vocabularySize);
     for (let first = 0; first < rows; first += logitRows) {
       const count = Math.min(logitRows, rows - first);
       this.product(this.weights.head, normed + 4 * first * width, width, count, this.#logits, stride, 0);
@@ -319,78 +336,69 @@ class EngineSession extends CachedSession {
     if (core.closed) throw new TokenthriftError("session: its engine is closed.");
     const { config, strides, weights, space } = core;
     const { kernels } = space;
+    const { taps, layers } = request;
+    const { heads, keyValueHeads, headWidth } = config;
     const rows = request.positions.length;
-    const { taps } = request;
     this.#makeRoom(this.length + rows);
     const scratch = core.scratch(rows);
     const { x, normed, projections, mixed } = scratch;
     this.#placeInput(request, scratch);
     const ancestors = request.parents === undefined ? 0 : this.#placeAncestors(request.parents, scratch);
-    const headBytes = 4 * strides.head;
-    const keysAt = projections + config.heads * headBytes;
-    const valuesAt = keysAt + config.keyValueHeads * headBytes;
+    const keysAt = projections + 4 * heads * strides.head;
+    const valuesAt = keysAt + 4 * keyValueHeads * strides.head;
     const rotary = weights.positions === 0 && !this.#unrotated ? core.rotaryTable(this.length + rows) : 0;
-    const hidden: Matrix[] = [];
-    const queries: Matrix[] = [];
-    const keys: Matrix[] = [];
-    const attention: Matrix[] = [];
+    const hidden = taps.has("hidden") ? ([] as Matrix[]) : undefined;
+    const queries = taps.has("queries") ? ([] as Matrix[]) : undefined;
+    const keys = taps.has("keys") ? ([] as Matrix[]) : undefined;
+    const attention = taps.has("attention") ? ([] as Matrix[]) : undefined;
     let positionsRead = 0;
-    for (const index of request.layers) {
-      const layer = weights.layers[index]!;
-      if (taps.has("hidden")) hidden.push(this.#tapRows(x, strides.width, rows, config.width));
+    for (let i = 0; i < layers.length; i++) {
+      const layer = weights.layers[layers[i]!]!;
+      hidden?.push(this.#tapRows(x, strides.width, rows, config.width));
       core.norm(layer.attentionNorm, x, rows, normed);
       core.product(layer.projections, normed, strides.width, rows, projections, strides.projections, 0);
       if (rotary !== 0) {
         // Queries and keys lie side by side and turn together.
-        const heads = config.heads + config.keyValueHeads;
-        const half = config.headWidth / 2;
-        kernels.rotate(projections, strides.projections, rows, heads, strides.head, half, scratch.positions, rotary);
+        const turned = heads + keyValueHeads;
+        const { positions } = scratch;
+        kernels.rotate(projections, strides.projections, rows, turned, strides.head, headWidth / 2, positions, rotary);
       }
-      const cache = this.#layerCache(index, this.#cache, this.#capacity);
-      for (const [from, to] of [
-        [keysAt, cache.keys],
-        [valuesAt, cache.values],
-      ] as const) {
-        kernels.storeRows(
-          from,
-          strides.projections,
-          rows,
-          config.keyValueHeads,
-          strides.head,
-          to,
-          this.#capacity,
-          this.length,
-        );
-      }
-      if (taps.has("queries")) queries.push(this.#tapHeads(projections, rows, config.heads));
-      if (taps.has("keys")) keys.push(this.#tapHeads(keysAt, rows, config.keyValueHeads));
-      const seen = this.#attend(index, request, scratch, ancestors, taps.has("attention") ? attention : undefined);
-      positionsRead += seen;
+      const cachedKeys = this.#cachedKeys(layers[i]!);
+      this.#store(keysAt, rows, cachedKeys);
+      this.#store(valuesAt, rows, cachedKeys + this.#cacheBytes());
+      queries?.push(this.#tapHeads(projections, rows, heads));
+      keys?.push(this.#tapHeads(keysAt, rows, keyValueHeads));
+      positionsRead +=
+        this.#policy === undefined && !this.#unrotated && attention === undefined
+          ? this.#attendToAll(cachedKeys, rows, scratch, ancestors)
+          : this.#attendToSome(layers[i]!, request, scratch, ancestors, attention);
       core.product(layer.output, mixed, strides.mixed, rows, x, strides.width, 1);
       core.feedForward(layer, scratch, rows);
     }
-    if (taps.has("hidden")) hidden.push(this.#tapRows(x, strides.width, rows, config.width));
+    hidden?.push(this.#tapRows(x, strides.width, rows, config.width));
+    const last = x + 4 * (rows - 1) * strides.width;
     const logits =
       request.logits === "all"
         ? core.logits(x, rows, normed)
         : request.logits === "last"
-          ? core.logits(x + 4 * (rows - 1) * strides.width, 1, normed)
+          ? core.logits(last, 1, normed)
           : { data: new Float32Array(0), rows: 0, columns: config.vocabularySize };
+    if (taps.size === 0) return { pass: { logits }, positionsRead };
     const tapped: Taps = {
-      ...(taps.has("hidden") && { hidden }),
-      ...(taps.has("queries") && { queries }),
-      ...(taps.has("keys") && { keys }),
-      ...(taps.has("attention") && { attention }),
+      ...(hidden && { hidden }),
+      ...(queries && { queries }),
+      ...(keys && { keys }),
+      ...(attention && { attention }),
     };
-    return { pass: taps.size === 0 ? { logits } : { logits, taps: tapped }, positionsRead };
+    return { pass: { logits, taps: tapped }, positionsRead };
   }
 
   protected override moveRow(layer: number, from: number, to: number): void {
     const { head } = this.#core.strides;
     const { bytes } = this.#core.space.arena;
-    const { keys, values } = this.#layerCache(layer, this.#cache, this.#capacity);
+    const keys = this.#cachedKeys(layer);
     for (let h = 0; h < this.config.keyValueHeads; h++) {
-      for (const cache of [keys, values]) {
+      for (const cache of [keys, keys + this.#cacheBytes()]) {
         const start = cache + 4 * h * this.#capacity * head;
         bytes.copyWithin(start + 4 * to * head, start + 4 * from * head, start + 4 * (from + 1) * head);
       }
@@ -420,10 +428,10 @@ class EngineSession extends CachedSession {
       }
     }
     if (weights.positions === 0) return;
-    positions.forEach((position, r) => {
-      const bytes = 4 * strides.width;
-      kernels.add(weights.positions + position * bytes, strides.width, scratch.x + r * bytes);
-    });
+    const bytes = 4 * strides.width;
+    for (let r = 0; r < rows; r++) {
+      kernels.add(weights.positions + positions[r]! * bytes, strides.width, scratch.x + r * bytes);
+    }
   }
 
   /** Which of a tree's nodes see which. */
@@ -441,109 +449,175 @@ class EngineSession extends CachedSession {
     return ancestors;
   }
 
+  /** A pass's keys or values, at `from` in the projections, behind the committed ones in the cache at `to`. */
+  #store(from: number, rows: number, to: number): void {
+    const { space, strides, config } = this.#core;
+    const { keyValueHeads } = config;
+    space.kernels.storeRows(
+      from,
+      strides.projections,
+      rows,
+      keyValueHeads,
+      strides.head,
+      to,
+      this.#capacity,
+      this.length,
+    );
+  }
+
   /**
-   * Attention of the pass's rows in one layer, from `scratch.projections` to `scratch.mixed`.
+   * Attention of the pass's rows to all committed positions in one layer, from `scratch.projections` to `scratch.mixed`.
    * @returns how many committed positions were read
    */
-  #attend(
+  #attendToAll(keys: number, rows: number, scratch: Scratch, ancestors: number): number {
+    const { length } = this;
+    this.#attend(
+      { keys, values: keys + this.#cacheBytes(), capacity: this.#capacity, length, indices: 0, selected: 0 },
+      rows,
+      scratch,
+      ancestors,
+      0,
+    );
+    return length;
+  }
+
+  /** The same to the positions the policy chooses, or with keys to be turned first, or with the weights tapped. */
+  #attendToSome(
     layer: number,
     request: PassRequest,
     scratch: Scratch,
     ancestors: number,
     tapped: Matrix[] | undefined,
   ): number {
-    const { config, strides, space } = this.#core;
-    const { arena, kernels } = space;
+    const { config, space } = this.#core;
+    const { arena } = space;
+    const { heads } = config;
     const rows = request.positions.length;
-    const { heads, keyValueHeads, headWidth } = config;
     const lists = this.#select(layer, rows, scratch);
     const committed = lists === undefined ? this.length : lists[0]!.length;
+    const span = committed + rows;
     const blocks: number[] = [];
-    const integers = (values: Iterable<number>, count: number): number => {
-      const pointer = arena.allocate(4 * Math.max(count, 1));
-      blocks.push(pointer);
-      let at = pointer / 4;
-      const target = arena.integers;
-      for (const value of values) target[at++] = value;
-      return pointer;
-    };
     try {
-      let { keys, values } = this.#layerCache(layer, this.#cache, this.#capacity);
-      let capacity = this.#capacity;
-      let length = this.length;
-      let indices = 0;
-      if (this.#unrotated) {
-        // Keys are turned to where they stand among those that are read, so what is read becomes one run.
-        const span = committed + rows;
-        const picked = integers(this.#pickedPositions(lists, rows), keyValueHeads * span);
-        const depths = request.positions.map((position) => committed + position - this.length);
-        const turned = integers(this.#turnedPositions(committed, depths), keyValueHeads * span);
-        const unturned = integers([], keyValueHeads * span);
-        const table = this.#core.rotaryTable(span);
-        const half = headWidth / 2;
-        const gathered = arena.allocate(2 * 4 * keyValueHeads * span * strides.head);
-        blocks.push(gathered);
-        const gatheredValues = gathered + 4 * keyValueHeads * span * strides.head;
-        const gather = (cache: number, places: number, to: number): void =>
-          kernels.gatherRotated(
-            cache,
-            capacity,
-            keyValueHeads,
-            strides.head,
-            half,
-            picked,
-            span,
-            places,
-            table,
-            to,
-            span,
-          );
-        gather(keys, turned, gathered);
-        gather(values, unturned, gatheredValues);
-        arena.integers.set(depths, scratch.positions / 4);
-        kernels.rotate(
-          scratch.projections,
-          strides.projections,
-          rows,
-          heads,
-          strides.head,
-          half,
-          scratch.positions,
-          table,
-        );
-        [keys, values, capacity, length] = [gathered, gatheredValues, span, committed];
-      } else if (lists !== undefined) {
-        indices = integers(concatenated(lists), keyValueHeads * committed);
-      }
-      const weights = tapped === undefined ? 0 : arena.allocate(4 * heads * rows * (committed + rows));
+      const seen = this.#unrotated
+        ? this.#turnToPlaces(layer, lists, committed, request, scratch, blocks)
+        : this.#listed(layer, lists, blocks);
+      const weights = tapped === undefined ? 0 : arena.allocate(4 * heads * rows * span);
       if (weights !== 0) blocks.push(weights);
-      kernels.attend(
-        scratch.projections,
-        strides.projections,
-        rows,
-        keys,
-        values,
-        capacity,
-        length,
-        indices,
-        committed,
-        ancestors,
-        heads,
-        keyValueHeads,
-        strides.head,
-        1 / Math.sqrt(headWidth),
-        0,
-        keyValueHeads,
-        scratch.mixed,
-        strides.mixed,
-        this.#core.attentionScratch(committed + rows),
-        weights,
-      );
-      if (tapped !== undefined) tapped.push(this.#tapRows(weights, committed + rows, heads * rows, committed + rows));
+      this.#attend(seen, rows, scratch, ancestors, weights);
+      tapped?.push(this.#tapRows(weights, span, heads * rows, span));
     } finally {
       for (const block of blocks) arena.free(block);
     }
     return committed;
+  }
+
+  #attend(seen: AttentionInput, rows: number, scratch: Scratch, ancestors: number, weights: number): void {
+    const { config, strides, space } = this.#core;
+    const { heads, keyValueHeads, headWidth } = config;
+    const span = (seen.indices === 0 ? seen.length : seen.selected) + rows;
+    space.kernels.attend(
+      scratch.projections,
+      strides.projections,
+      rows,
+      seen.keys,
+      seen.values,
+      seen.capacity,
+      seen.length,
+      seen.indices,
+      seen.selected,
+      ancestors,
+      heads,
+      keyValueHeads,
+      strides.head,
+      1 / Math.sqrt(headWidth),
+      0,
+      keyValueHeads,
+      scratch.mixed,
+      strides.mixed,
+      this.#core.attentionScratch(span),
+      weights,
+    );
+  }
+
+  /** The cache as it lies, read through the lists. Adds the blocks it allocates to `blocks`. */
+  #listed(layer: number, lists: readonly ArrayLike<number>[] | undefined, blocks: number[]): AttentionInput {
+    const keys = this.#cachedKeys(layer);
+    const selected = lists?.[0]?.length ?? 0;
+    return {
+      keys,
+      values: keys + this.#cacheBytes(),
+      capacity: this.#capacity,
+      length: this.length,
+      indices: lists === undefined ? 0 : this.#placeIntegers(lists, selected, blocks),
+      selected,
+    };
+  }
+
+  /**
+   * A copy of the keys and values that are read, the pass's own behind them: keys turned to their places in the copy, and
+   * the pass's queries to the places that follow. Adds the blocks it allocates to `blocks`.
+   */
+  #turnToPlaces(
+    layer: number,
+    lists: readonly ArrayLike<number>[] | undefined,
+    committed: number,
+    { positions }: PassRequest,
+    scratch: Scratch,
+    blocks: number[],
+  ): AttentionInput {
+    const { config, strides, space } = this.#core;
+    const { arena, kernels } = space;
+    const { heads, keyValueHeads, headWidth } = config;
+    const half = headWidth / 2;
+    const rows = positions.length;
+    const span = committed + rows;
+    // Row r of the pass stands behind the committed ones by its depth in the tree, as its position says.
+    const rowPlaces = positions.map((position) => committed + position - this.length);
+    const picked: number[][] = [];
+    const places: number[][] = [];
+    for (let head = 0; head < keyValueHeads; head++) {
+      picked.push(lists === undefined ? range(this.length) : Array.from(lists[head]!));
+      for (let r = 0; r < rows; r++) picked[head]!.push(this.length + r);
+      places.push([...range(committed), ...rowPlaces]);
+    }
+    const indices = this.#placeIntegers(picked, span, blocks);
+    const turned = this.#placeIntegers(places, span, blocks);
+    const unturned = arena.allocate(4 * keyValueHeads * span);
+    const bytes = 4 * keyValueHeads * span * strides.head;
+    const copy = arena.allocate(2 * bytes);
+    blocks.push(unturned, copy);
+    const table = this.#core.rotaryTable(span);
+    for (const [from, places, to] of [
+      [this.#cachedKeys(layer), turned, copy],
+      [this.#cachedKeys(layer) + this.#cacheBytes(), unturned, copy + bytes],
+    ] as const) {
+      kernels.gatherRotated(
+        from,
+        this.#capacity,
+        keyValueHeads,
+        strides.head,
+        half,
+        indices,
+        span,
+        places,
+        table,
+        to,
+        span,
+      );
+    }
+    arena.integers.set(rowPlaces, scratch.positions / 4);
+    const { projections } = scratch;
+    kernels.rotate(projections, strides.projections, rows, heads, strides.head, half, scratch.positions, table);
+    return { keys: copy, values: copy + bytes, capacity: span, length: committed, indices: 0, selected: 0 };
+  }
+
+  /** Lists of `count` integers, one after another, in a block of their own. */
+  #placeIntegers(lists: readonly ArrayLike<number>[], count: number, blocks: number[]): number {
+    const { arena } = this.#core.space;
+    const pointer = arena.allocate(4 * Math.max(lists.length * count, 1));
+    blocks.push(pointer);
+    for (const [head, list] of lists.entries()) arena.integers.set(list, pointer / 4 + head * count);
+    return pointer;
   }
 
   /** The policy's choice, one list per key head, checked; undefined for all positions. */
@@ -561,8 +635,7 @@ class EngineSession extends CachedSession {
       headWidth,
       queries: () => this.#tapHeads(scratch.projections, rows, heads),
       keys: (head) => {
-        const start =
-          this.#layerCache(layer, this.#cache, this.#capacity).keys + 4 * head * this.#capacity * strides.head;
+        const start = this.#cachedKeys(layer) + 4 * head * this.#capacity * strides.head;
         const data = new Float32Array(length * headWidth);
         copyRows(space, start, strides.head, length, headWidth, data, 0);
         return { data, rows: length, columns: headWidth };
@@ -593,27 +666,14 @@ class EngineSession extends CachedSession {
     return lists;
   }
 
-  /** Per key head the cache positions that are read: the chosen ones, then the pass's own rows. */
-  *#pickedPositions(lists: readonly ArrayLike<number>[] | undefined, rows: number): Generator<number> {
-    for (let head = 0; head < this.config.keyValueHeads; head++) {
-      if (lists === undefined) for (let i = 0; i < this.length; i++) yield i;
-      else yield* Array.from(lists[head]!);
-      for (let r = 0; r < rows; r++) yield this.length + r;
-    }
+  /** Where a layer's keys lie, [keyValueHeads, capacity, head]; its values follow, `#cacheBytes` behind. */
+  #cachedKeys(layer: number): number {
+    return this.#cache + 2 * layer * this.#cacheBytes();
   }
 
-  /** Per key head where those are turned to: 0, 1, 2, ..., the pass's rows each to its own place. */
-  *#turnedPositions(committed: number, depths: Int32Array): Generator<number> {
-    for (let head = 0; head < this.config.keyValueHeads; head++) {
-      for (let i = 0; i < committed; i++) yield i;
-      yield* depths;
-    }
-  }
-
-  #layerCache(layer: number, block: number, capacity: number): { readonly keys: number; readonly values: number } {
-    const bytes = 4 * this.config.keyValueHeads * capacity * this.#core.strides.head;
-    const keys = block + 2 * layer * bytes;
-    return { keys, values: keys + bytes };
+  /** Bytes of one layer's keys, or values. */
+  #cacheBytes(): number {
+    return 4 * this.config.keyValueHeads * this.#capacity * this.#core.strides.head;
   }
 
   /** Room for `positions` in the cache. */
@@ -658,6 +718,7 @@ class EngineSession extends CachedSession {
   }
 }
 
-function* concatenated(lists: readonly ArrayLike<number>[]): Generator<number> {
-  for (const list of lists) yield* Array.from(list);
+/** 0, 1, ..., count - 1 */
+function range(count: number): number[] {
+  return Array.from({ length: count }, (_, i) => i);
 }

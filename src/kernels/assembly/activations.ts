@@ -42,7 +42,16 @@ export function add(x: usize, count: i32, y: usize): void {
 export function largest(x: usize, count: i32): f32 {
   const end = x + <usize>count * F;
   let most = f32x4.splat(-Infinity);
-  for (; x + V <= end; x += V) most = f32x4.pmax(most, v128.load(x));
+  let more = most;
+  for (; x + 2 * V <= end; x += 2 * V) {
+    most = f32x4.pmax(most, v128.load(x));
+    more = f32x4.pmax(more, v128.load(x, V));
+  }
+  most = f32x4.pmax(most, more);
+  if (x + V <= end) {
+    most = f32x4.pmax(most, v128.load(x));
+    x += V;
+  }
   let single = maxLanes(most);
   for (; x < end; x += F) single = max(single, load<f32>(x));
   return single;
