@@ -29,12 +29,12 @@ export function plainKernels(arena: Arena): Kernels {
     return widened(arena.bytes[at]! | (arena.bytes[at + 1]! << 8), format);
   };
 
-  /** e^x of every number less the largest, and their sum. */
-  const exponentials = (x: Float32Array): { readonly powers: Float64Array; readonly sum: number } => {
+  /** The largest number, e^x of every number less it, and their sum. */
+  const exponentials = (x: Float32Array) => {
     let most = Number.NEGATIVE_INFINITY;
     for (const value of x) most = Math.max(most, value);
     const powers = Float64Array.from(x, (value) => Math.exp(value - most));
-    return { powers, sum: powers.reduce((a, b) => a + b, 0) };
+    return { most, powers, sum: powers.reduce((a, b) => a + b, 0) };
   };
 
   return {
@@ -216,8 +216,8 @@ export function plainKernels(arena: Arena): Kernels {
       const { floats } = arena;
       for (let r = 0; r < rows; r++) {
         const row = floats.subarray(x / 4 + r * stride, x / 4 + r * stride + count);
-        const less = row.reduce((a, b) => Math.max(a, b)) + Math.log(exponentials(row).sum);
-        for (let i = 0; i < count; i++) row[i]! -= less;
+        const { most, sum } = exponentials(row);
+        for (let i = 0; i < count; i++) row[i] = row[i]! - most - Math.log(sum);
       }
     },
 

@@ -95,15 +95,16 @@ function logarithm(x: f64): f64 {
 /** See `Kernels.logSoftmax`. */
 export function logSoftmax(x: usize, stride: i32, rows: i32, count: i32): void {
   for (let r = 0; r < rows; r++) {
-    const shift = largest(x, count);
+    const shift = f32x4.splat(largest(x, count));
     let sum = f32x4.splat(0);
     const end = x + <usize>count * F;
     for (let at = end; at & (V - 1); at += F) store<f32>(at, -Infinity);
     for (let at = x; at < end; at += V) {
-      sum = f32x4.add(sum, exp4(f32x4.sub(v128.load(at), f32x4.splat(shift))));
+      sum = f32x4.add(sum, exp4(f32x4.sub(v128.load(at), shift)));
     }
-    const less = f32x4.splat(shift + <f32>logarithm(<f64>sumLanes(sum)));
-    for (let at = x; at < end; at += V) v128.store(at, f32x4.sub(v128.load(at), less));
+    // The shift first: added to the logarithm it would round off what matters of it.
+    const less = f32x4.splat(<f32>logarithm(<f64>sumLanes(sum)));
+    for (let at = x; at < end; at += V) v128.store(at, f32x4.sub(f32x4.sub(v128.load(at), shift), less));
     x += <usize>stride * F;
   }
 }
