@@ -7,11 +7,20 @@
  * repeated with the same seed.
  */
 
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join as joinPath } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { getHeapStatistics } from "node:v8";
 import { TokenthriftError } from "../src/errors.ts";
-import { checkpointFiles, parseCheckpoint, serializeCheckpoint } from "../src/model/checkpoint-format.ts";
+import { openCheckpoint } from "../src/model/checkpoint.ts";
+import {
+  type Checkpoint,
+  checkpointFiles,
+  parseCheckpoint,
+  serializeCheckpoint,
+} from "../src/model/checkpoint-format.ts";
 import { type DecoderConfig, parameterShapes } from "../src/model/decoder-config.ts";
 import { readLlama2c } from "../src/model/llama2c.ts";
 import { Random } from "../src/tensor/random.ts";
@@ -69,7 +78,7 @@ interface Reader {
   /** Where the text to mutate as JSON begins; absent when the file holds none. */
   readonly json?: number;
   /** Reads; returns a check that what was accepted works. */
-  readonly read: (bytes: Uint8Array) => () => void;
+  readonly read: (bytes: Uint8Array) => (() => void) | Promise<() => void>;
 }
 
 interface MeasuredReader extends Reader {
@@ -78,12 +87,22 @@ interface MeasuredReader extends Reader {
 }
 
 /** Damage and read `options.mutations` files. */
-export function fuzzReaders(options: FuzzOptions): FuzzReport {
-  const readers = allReaders().map(measured);
+export async function fuzzReaders(options: FuzzOptions): Promise<FuzzReport> {
+  const folder = mkdtempSync(joinPath(tmpdir(), "tokenthrift-fuzz-"));
+  try {
+    return await fuzz(options, folder);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function fuzz(options: FuzzOptions, folder: string): Promise<FuzzReport> {
+  const readers: MeasuredReader[] = [];
+  for (const reader of allReaders(folder)) readers.push(await measured(reader));
   const { slowestAllowed = Number.POSITIVE_INFINITY } = options;
   const reports: ReaderReport[] = [];
   const findings: Finding[] = [];
-  readers.forEach((reader, r) => {
+  for (const [r, reader] of readers.entries()) {
     const share =
       Math.floor(((r + 1) * options.mutations) / readers.length) - Math.floor((r * options.mutations) / readers.length);
     const random = new Random(options.seed ?? 1).fork(reader.name);
@@ -109,7 +128,7 @@ export function fuzzReaders(options: FuzzOptions): FuzzReport {
       let check: (() => void) | undefined;
       let failure: unknown;
       try {
-        check = reader.read(bytes);
+        check = await reader.read(bytes);
       } catch (error) {
         failure = error;
       }
@@ -134,7 +153,7 @@ export function fuzzReaders(options: FuzzOptions): FuzzReport {
         report(`allocated ${allocated} bytes for a file of ${bytes.length}`);
     }
     reports.push({ reader: reader.name, inputs: share, accepted, refused, slowest, mostMemory });
-  });
+  }
   return { readers: reports, findings };
 }
 
@@ -143,11 +162,11 @@ function described(error: unknown): string {
 }
 
 /** The largest of a few readings: a collection in between makes one too small, never too large. */
-function measured(reader: Reader): MeasuredReader {
+async function measured(reader: Reader): Promise<MeasuredReader> {
   let baseline = 0;
   for (let reading = 0; reading < 5; reading++) {
     const before = memoryInUse();
-    reader.read(reader.file.slice());
+    await reader.read(reader.file.slice());
     baseline = Math.max(baseline, memoryInUse() - before);
   }
   return { ...reader, baseline };
@@ -160,7 +179,8 @@ function memoryInUse(): number {
 
 // --- the good files -----------------------------------------------------------------------------------------------
 
-function allReaders(): Reader[] {
+/** @param folder an empty one, for the readers that read from a disk */
+function allReaders(folder: string): Reader[] {
   const config: DecoderConfig = {
     vocabularySize: 262,
     width: 4,
@@ -171,32 +191,51 @@ function allReaders(): Reader[] {
     hiddenWidth: 3,
     contextLength: 8,
     ropeTheta: 10_000,
+    ropeScaling: { kind: "llama3", factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalContextLength: 4 },
     normEpsilon: 1e-5,
     tiedEmbeddings: true,
     projectionBiases: false,
   };
-  const tokenizer = Bpe.train(["the cat sat on the mat, the hat"], {
-    vocabSize: 262,
-    specialTokens: ["<|endoftext|>"],
-  });
-  const random = new Random("weights");
-  const tensors = new Map(
-    [...parameterShapes(config)].map(([name, shape]) => {
-      const length = shape.reduce((product, size) => product * size, 1);
-      return [name, { shape, data: Float32Array.from({ length }, () => random.normal()) }];
-    }),
-  );
-  const files = serializeCheckpoint({ config, tensors, tokenizer, training: { steps: 3 } }, { dtype: "BF16" });
-  const checkpointWith = (name: string): Reader => ({
-    name,
-    file: files.get(name)!,
-    json: name === checkpointFiles.weights ? 8 : 0,
+  const { ropeScaling: _, ...unscaled } = config;
+  const gpt2: DecoderConfig = { ...unscaled, architecture: "gpt2", keyValueHeads: 2, projectionBiases: true };
+  const files = serializeCheckpoint(checkpointOf(config), { dtype: "BF16" });
+  const checkpointWith = (name: string, all: ReadonlyMap<string, Uint8Array> = files, title = name): Reader => ({
+    name: title,
+    file: all.get(name)!,
+    json: name.endsWith(".safetensors") ? 8 : 0,
     read: (bytes) => {
-      const checkpoint = parseCheckpoint(new Map([...files, [name, bytes]]));
+      const checkpoint = parseCheckpoint(new Map([...all, [name, bytes]]));
       return () => {
         parseCheckpoint(serializeCheckpoint(checkpoint));
         encodeAndDecode(checkpoint.tokenizer);
       };
+    },
+  });
+  const sharded = inTwoFiles(serializeCheckpoint(checkpointOf(gpt2), { dtype: "F16" }));
+  for (const [name, bytes] of sharded) writeFileSync(joinPath(folder, name), bytes);
+  /** The same files on a disk, their weights read one by one. */
+  const folderWith = (name: string): Reader => ({
+    name: `opened ${name}`,
+    file: sharded.get(name)!,
+    json: name.endsWith(".safetensors") ? 8 : 0,
+    read: async (bytes) => {
+      writeFileSync(joinPath(folder, name), bytes);
+      try {
+        const opened = await openCheckpoint(folder);
+        try {
+          const sizes = new Map<string, number>();
+          for (const [tensor, { read }] of opened.tensors) sizes.set(tensor, (await read()).length);
+          return () => {
+            for (const [tensor, shape] of parameterShapes(opened.config)) {
+              if (sizes.get(tensor) !== shape.reduce((a, b) => a * b, 1)) throw new Error(`${tensor} has another size`);
+            }
+          };
+        } finally {
+          await opened.close();
+        }
+      } finally {
+        writeFileSync(joinPath(folder, name), sharded.get(name)!);
+      }
     },
   });
 
@@ -260,8 +299,51 @@ function allReaders(): Reader[] {
         return () => encodeAndDecode(read);
       },
     },
-    ...Object.values(checkpointFiles).map(checkpointWith),
+    ...[...files.keys()].map((name) => checkpointWith(name)),
+    checkpointWith(checkpointFiles.config, sharded, "config.json of GPT-2"),
+    checkpointWith(checkpointFiles.index, sharded),
+    checkpointWith(shardNames[1], sharded),
+    folderWith(checkpointFiles.index),
+    folderWith(shardNames[0]),
   ];
+}
+
+function checkpointOf(config: DecoderConfig): Checkpoint {
+  const tokenizer = Bpe.train(["the cat sat on the mat, the hat"], {
+    vocabSize: 262,
+    specialTokens: ["<|endoftext|>"],
+  });
+  const random = new Random("weights");
+  const tensors = new Map(
+    [...parameterShapes(config)].map(([name, shape]) => {
+      const length = shape.reduce((product, size) => product * size, 1);
+      return [name, { shape, data: Float32Array.from({ length }, () => random.normal()) }];
+    }),
+  );
+  return { config, tensors, tokenizer, training: { steps: 3 } };
+}
+
+const shardNames = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] as const;
+
+/** A GPT-2 as old files have it: without prefixes, with a mask and a second copy of the tied table, in two files. */
+function inTwoFiles(files: ReadonlyMap<string, Uint8Array>): Map<string, Uint8Array> {
+  const { tensors } = readSafetensors(files.get(checkpointFiles.weights)!);
+  const shards: Map<string, SafeTensor>[] = [new Map(), new Map()];
+  const index: Record<string, string> = {};
+  const put = (shard: number, name: string, tensor: SafeTensor): void => {
+    shards[shard]!.set(name, tensor);
+    index[name] = shardNames[shard]!;
+  };
+  for (const [i, [name, tensor]] of [...tensors].entries()) put(i % 2, name.replace("transformer.", ""), tensor);
+  put(0, "h.0.attn.bias", { dtype: "U8", shape: [1, 1, 2, 2], data: Uint8Array.of(1, 0, 1, 1) });
+  put(1, "lm_head.weight", tensors.get("transformer.wte.weight")!);
+  const result = new Map(files);
+  result.delete(checkpointFiles.weights);
+  shards.forEach((shard, i) => {
+    result.set(shardNames[i]!, writeSafetensors(shard, { format: "pt" }));
+  });
+  const json = JSON.stringify({ metadata: { total_size: 1 }, weight_map: index }, null, 2);
+  return result.set(checkpointFiles.index, new TextEncoder().encode(json));
 }
 
 function encodeAndDecode(tokenizer: Bpe): void {
@@ -469,7 +551,7 @@ function replaceOne(text: string, pattern: RegExp, random: Random, replacement: 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
   const { values } = parseArgs({ options: { mutations: { type: "string" }, seed: { type: "string" } } });
   const start = performance.now();
-  const { readers, findings } = fuzzReaders({
+  const { readers, findings } = await fuzzReaders({
     mutations: Number(values.mutations ?? 100_000),
     seed: Number(values.seed ?? 1),
     slowestAllowed: 2000,
@@ -477,7 +559,7 @@ if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.a
   for (const { reader, inputs, accepted, refused, slowest, mostMemory } of readers) {
     const errors = Object.entries(refused).map(([name, count]) => `${name} ${count}`);
     console.log(
-      `${reader.padEnd(24)} ${inputs} inputs: accepted ${accepted}, ${errors.join(", ")}; slowest ${slowest.toFixed(1)} ms, ` +
+      `${reader.padEnd(40)} ${inputs} inputs: accepted ${accepted}, ${errors.join(", ")}; slowest ${slowest.toFixed(1)} ms, ` +
         `most memory ${(mostMemory.allocated / 1024).toFixed(0)} KiB for a file of ${(mostMemory.file / 1024).toFixed(1)} KiB`,
     );
   }

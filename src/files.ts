@@ -1,10 +1,10 @@
 /**
- * Reading whole files, and writing them so that a reader never sees half of one.
+ * Reading files, whole or by position, and writing them so that a reader never sees half of one.
  *
  * A write goes to a new file in the same folder, is flushed to the disk, and takes the target's name in one rename:
  * whoever opens the target finds the old content or the new, also after a crash or a power cut.
  */
-import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { FileError } from "./errors.ts";
 
@@ -78,6 +78,70 @@ export async function readFileBytesIfPresent(path: string): Promise<Uint8Array |
   } catch (error) {
     if (error instanceof FileError && codeOf(error.cause) === "ENOENT") return undefined;
     throw error;
+  }
+}
+
+/** Whether there is something of that name. */
+export async function fileExists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Most bytes asked for at once; the system calls end at 2^31 - 1. */
+const mostAtOnce = 2 ** 30;
+
+/** A file open for reading anywhere in it. Close it. */
+export class OpenFile {
+  readonly path: string;
+  /** Bytes, as of when it was opened. */
+  readonly size: number;
+  readonly #handle: FileHandle;
+
+  private constructor(path: string, size: number, handle: FileHandle) {
+    this.path = path;
+    this.size = size;
+    this.#handle = handle;
+  }
+
+  /** @throws FileError when it cannot be opened, or is not a regular file */
+  static async open(path: string): Promise<OpenFile> {
+    try {
+      // Before it is opened: opening a pipe would wait for a writer.
+      if (!(await stat(path)).isFile()) throw new Error("it is not a file");
+      const handle = await open(path, "r");
+      const { size } = await handle.stat().catch(async (error: unknown) => {
+        await handle.close();
+        throw error;
+      });
+      return new OpenFile(path, size, handle);
+    } catch (error) {
+      throw fileError(path, "cannot be read", error);
+    }
+  }
+
+  /**
+   * Bytes `position` .. `position + length - 1`, in an array of their own.
+   * @throws FileError when they cannot be read, or the file has become shorter
+   */
+  async read(position: number, length: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(length);
+    try {
+      for (let at = 0; at < length; ) {
+        const { bytesRead } = await this.#handle.read(bytes, at, Math.min(length - at, mostAtOnce), position + at);
+        if (bytesRead === 0) throw new Error(`it ends at byte ${position + at}, before byte ${position + length}`);
+        at += bytesRead;
+      }
+    } catch (error) {
+      throw fileError(this.path, "cannot be read", error);
+    }
+    return bytes;
+  }
+
+  /** Waits for the reads under way. */
+  async close(): Promise<void> {
+    await this.#handle.close();
   }
 }
 

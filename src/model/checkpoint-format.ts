@@ -6,25 +6,37 @@
  *     training.json        how it was trained; optional, not read by other tools
  *     model.safetensors    the weights                          (tensor/safetensors.ts)
  *
+ * Where there is no `model.safetensors`, the weights may lie in several such files, which `model.safetensors.index.json`
+ * names (weight-files.ts). Such checkpoints are read, not written.
+ *
  * Pure functions over bytes: they work wherever the bytes come from. **Unlike** this file, `checkpoint.ts` knows folders.
  */
 import { ArgumentError, FormatError } from "../errors.ts";
 import {
   type FloatDtype,
   floatTensor,
-  readSafetensors,
+  readSafetensorsHeader,
   type SafeTensor,
+  type SafetensorsHeader,
   toFloat32,
   writeSafetensors,
 } from "../tensor/safetensors.ts";
 import { Bpe } from "../tokenization/bpe.ts";
-import type { DecoderConfig } from "./decoder-config.ts";
+import { type DecoderConfig, embeddingName } from "./decoder-config.ts";
 import { configFromHuggingFace, configToHuggingFace } from "./hugging-face-config.ts";
+import {
+  checkRepeatedHead,
+  placeWeights,
+  readIndex,
+  readWeight,
+  type WeightIndex,
+  type WeightPlace,
+} from "./weight-files.ts";
 import { checkWeights, type Weights } from "./weights.ts";
 
 export interface Checkpoint {
   readonly config: DecoderConfig;
-  /** By Hugging Face's names (`parameterShapes`), linear weights [out, in]. */
+  /** By Hugging Face's names and in its layout (`parameterShapes`). */
   readonly tensors: ReadonlyMap<string, Weights>;
   readonly tokenizer: Bpe;
   /** What `training.json` holds: any JSON value. Absent when there is no such file. */
@@ -42,42 +54,82 @@ export const checkpointFiles = {
   tokenizer: "tokenizer.json",
   training: "training.json",
   weights: "model.safetensors",
+  index: "model.safetensors.index.json",
 } as const;
+
+/** A file's name as errors show it. */
+export function namedIn(source: string): (file: string) => string {
+  return (file) => (source === "" ? file : `${source}/${file}`);
+}
 
 /**
  * Read a checkpoint from its files' bytes.
- * @param files by name; all of `checkpointFiles` but the training record must be there, others are ignored
+ * @param files by name: config, tokenizer and weights, and the training record if there is one; others are ignored
  * @param source what errors put before a file's name, such as its folder; default none
- * @throws FormatError when a file is missing or breaks its format, tensors contradict the config, the tokenizer has
- *   another size than the model, or a weight is NaN or infinite
+ * @throws FormatError when a file is missing or breaks its format, tensors contradict the config, the tokenizer has more
+ *   tokens than the model, or a weight is NaN or infinite
  */
 export function parseCheckpoint(files: ReadonlyMap<string, Uint8Array>, source = ""): Checkpoint {
-  const named = (name: string): string => (source === "" ? name : `${source}/${name}`);
-  const need = (name: string): Uint8Array => {
-    const bytes = files.get(name);
-    if (bytes === undefined) throw new FormatError(named(name), "it is missing from the checkpoint");
-    return bytes;
-  };
-  const json = (name: string): unknown => parseJson(need(name), named(name));
+  const named = namedIn(source);
+  const { config, ...rest } = parseDescription(files, source);
+  const index = parseIndex(files, source);
+  const headers = new Map<string, SafetensorsHeader>();
+  for (const file of weightFiles(index)) {
+    const bytes = need(files, file, source);
+    headers.set(file, readSafetensorsHeader(bytes, bytes.length, named(file)));
+  }
+  const places = placeWeights(config, headers, index, named, named(wholeOf(index)));
+  const bytesOf = ({ file, begin, end }: WeightPlace): Uint8Array => need(files, file, source).subarray(begin, end);
+  const tensors = new Map<string, Weights>();
+  for (const [name, place] of places.tensors) {
+    const weight = readWeight(name, place, bytesOf(place), named(place.file));
+    tensors.set(name, { shape: place.shape, data: toFloat32(weight) });
+  }
+  const { repeatedHead: head } = places;
+  if (head !== undefined) {
+    const table = places.tensors.get(embeddingName(config))!;
+    const [stored, tied] = [head, table].map((place) => ({ dtype: place.dtype, bytes: bytesOf(place) }));
+    checkRepeatedHead(stored!, tied!, 0, named(head.file));
+  }
+  return { config, tensors, ...rest };
+}
 
+/**
+ * What the files beside the weights say.
+ * @throws FormatError as `parseCheckpoint`
+ */
+export function parseDescription(files: ReadonlyMap<string, Uint8Array>, source: string): Omit<Checkpoint, "tensors"> {
+  const named = namedIn(source);
+  const json = (name: string): unknown => parseJson(need(files, name, source), named(name));
   const config = configFromHuggingFace(json(checkpointFiles.config), named(checkpointFiles.config));
   const tokenizer = parseTokenizer(json(checkpointFiles.tokenizer), named(checkpointFiles.tokenizer));
   checkVocabulary(config, tokenizer, named(checkpointFiles.tokenizer));
   const training = files.has(checkpointFiles.training) ? { training: json(checkpointFiles.training) } : {};
+  return { config, tokenizer, ...training };
+}
 
-  const weightsSource = named(checkpointFiles.weights);
-  const tensors = new Map<string, Weights>();
-  for (const [name, tensor] of readSafetensors(need(checkpointFiles.weights), weightsSource).tensors) {
-    if (tensor.dtype === "I32" || tensor.dtype === "U8") {
-      throw new FormatError(
-        weightsSource,
-        `tensor "${name.slice(0, 60)}" holds ${tensor.dtype}, weights are F32, F16 or BF16`,
-      );
-    }
-    tensors.set(name, { shape: tensor.shape, data: toFloat32(tensor) });
-  }
-  checkWeights(config, tensors, weightsSource);
-  return { config, tensors, tokenizer, ...training };
+/** The index of a checkpoint in several files; undefined where there is none, or one file that goes before it. */
+export function parseIndex(files: ReadonlyMap<string, Uint8Array>, source: string): WeightIndex | undefined {
+  const bytes = files.has(checkpointFiles.weights) ? undefined : files.get(checkpointFiles.index);
+  if (bytes === undefined) return undefined;
+  const name = namedIn(source)(checkpointFiles.index);
+  return readIndex(parseJson(bytes, name), name);
+}
+
+/** The files that hold a checkpoint's weights. */
+export function weightFiles(index: WeightIndex | undefined): readonly string[] {
+  return index === undefined ? [checkpointFiles.weights] : [...new Set(index.values())].sort();
+}
+
+/** The file that stands for all of the weights in errors. */
+export function wholeOf(index: WeightIndex | undefined): string {
+  return index === undefined ? checkpointFiles.weights : checkpointFiles.index;
+}
+
+function need(files: ReadonlyMap<string, Uint8Array>, name: string, source: string): Uint8Array {
+  const bytes = files.get(name);
+  if (bytes === undefined) throw new FormatError(namedIn(source)(name), "it is missing from the checkpoint");
+  return bytes;
 }
 
 /**
@@ -97,7 +149,7 @@ export function serializeCheckpoint(checkpoint: Checkpoint, options: CheckpointO
   const stored = new Map<string, SafeTensor>();
   for (const [name, { shape, data }] of tensors) {
     const tensor = floatTensor(shape, data, dtype);
-    if (dtype !== "F32") checkFinite(name, dtype, data, toFloat32(tensor));
+    if (dtype !== "F32") checkRange(name, dtype, data, toFloat32(tensor));
     stored.set(name, tensor);
   }
   const files = new Map<string, Uint8Array>();
@@ -156,17 +208,20 @@ function parseTokenizer(json: unknown, source: string): Bpe {
   return Bpe.fromHuggingFace(json);
 }
 
+/**
+ * The model may have more ids than the tokenizer has tokens, added ones included: some are trained with an embedding
+ * filled up to a round number (Qwen2). The tokenizer cannot decode those ids, and the model has learned not to give them.
+ */
 function checkVocabulary(config: DecoderConfig, tokenizer: Bpe, source: string): void {
-  if (tokenizer.vocabularySize !== config.vocabularySize) {
-    throw new FormatError(
-      source,
-      `the tokenizer has ${tokenizer.vocabularySize} tokens, the model ${config.vocabularySize}`,
-      "Use the tokenizer the model was trained with.",
-    );
-  }
+  if (tokenizer.vocabularySize <= config.vocabularySize) return;
+  throw new FormatError(
+    source,
+    `the tokenizer has ${tokenizer.vocabularySize} tokens, the model ${config.vocabularySize}`,
+    "Use the tokenizer the model was trained with.",
+  );
 }
 
-function checkFinite(name: string, dtype: FloatDtype, data: Float32Array, narrowed: Float32Array): void {
+function checkRange(name: string, dtype: FloatDtype, data: Float32Array, narrowed: Float32Array): void {
   const at = narrowed.findIndex((value) => !Number.isFinite(value));
   if (at < 0) return;
   const advice = "Store the checkpoint as F32.";

@@ -177,6 +177,11 @@ export function parameterShapes(config: DecoderConfig): Map<string, readonly num
   return config.architecture === "gpt2" ? gpt2Shapes(config) : llamaShapes(config);
 }
 
+/** The parameter that is the embedding table, [vocabularySize, width]. */
+export function embeddingName(config: DecoderConfig): string {
+  return config.architecture === "gpt2" ? "transformer.wte.weight" : "model.embed_tokens.weight";
+}
+
 function llamaShapes(config: DecoderConfig): Map<string, readonly number[]> {
   const { vocabularySize, width, hiddenWidth, headWidth } = config;
   const queryWidth = config.heads * headWidth;

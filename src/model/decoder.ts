@@ -10,7 +10,7 @@ import { add, gather, integers, matMul, reshape, rmsNorm, scale, softmax, tensor
 import type { Random } from "../tensor/random.ts";
 import type { Tensor } from "../tensor/tf.ts";
 import type { Attend, Parameters } from "./decoder-block.ts";
-import { type DecoderConfig, parameterShapes } from "./decoder-config.ts";
+import { type DecoderConfig, embeddingName, parameterShapes } from "./decoder-config.ts";
 import { addPositions, gpt2Block, gpt2Norm } from "./decoder-gpt2.ts";
 import { llamaBlock, type Rotation, rotationAt } from "./decoder-llama.ts";
 import type { Weights } from "./weights.ts";
@@ -27,12 +27,7 @@ export function placementAt(config: DecoderConfig, positions: readonly number[])
 
 /** Token ids -> their rows of the embedding table, [rows, width]. */
 export function embed(config: DecoderConfig, parameters: Parameters, ids: Int32Array): Tensor {
-  return gather(embeddingTable(config, parameters), integers(ids, [ids.length]));
-}
-
-/** [vocabularySize, width] */
-function embeddingTable(config: DecoderConfig, parameters: Parameters): Tensor {
-  return parameters[config.architecture === "gpt2" ? "transformer.wte.weight" : "model.embed_tokens.weight"]!;
+  return gather(parameters[embeddingName(config)]!, integers(ids, [ids.length]));
 }
 
 /** Token embeddings [rows, width] -> the first layer's input [rows, width]. */
@@ -63,7 +58,7 @@ export function finalNorm(config: DecoderConfig, parameters: Parameters, x: Tens
 
 /** The output head as [width, vocabularySize]: its own weight, or the embedding table transposed. */
 export function outputHead(config: DecoderConfig, parameters: Parameters): Tensor {
-  return config.tiedEmbeddings ? transpose(embeddingTable(config, parameters)) : parameters["lm_head.weight"]!;
+  return config.tiedEmbeddings ? transpose(parameters[embeddingName(config)]!) : parameters["lm_head.weight"]!;
 }
 
 /** What a batch of equally long sequences shares: positions and causal mask. Made once, used for many steps. */

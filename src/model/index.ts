@@ -1,6 +1,12 @@
 /** What the techniques act on: contracts, an exact table model, the decoder, training and checkpoints. */
 export { type AdamWOptions, adamWStep, clipGlobalNorm, globalNorm, type Moments, warmupCosine } from "./adamw.ts";
-export { readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
+export {
+  type OpenCheckpoint,
+  openCheckpoint,
+  readCheckpoint,
+  type StoredTensor,
+  writeCheckpoint,
+} from "./checkpoint.ts";
 export { type Checkpoint, type CheckpointOptions, parseCheckpoint, serializeCheckpoint } from "./checkpoint-format.ts";
 export * from "./decoder.ts";
 export type { Attend, Parameters } from "./decoder-block.ts";

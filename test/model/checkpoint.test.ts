@@ -327,7 +327,7 @@ describe("files that do not belong together, or are damaged", () => {
 
   it("config against tensors", () => {
     expect(withConfig({ num_hidden_layers: 1 })).toThrow(
-      /^models\/target\/model\.safetensors: the tensors are not those of the config: unexpected "model\.layers\.1\..* and 6 more\. Check num_hidden_layers/,
+      /^models\/target\/model\.safetensors: the tensors are not those of the config: unexpected "model\.layers\.1\..* and 6 more\. Check the number of layers/,
     );
     expect(withConfig({ num_hidden_layers: 3 })).toThrow(
       /missing "model\.layers\.2\.input_layernorm\.weight",.* more\./,
@@ -363,11 +363,20 @@ describe("files that do not belong together, or are damaged", () => {
   });
 
   it("tokenizer of another size", () => {
-    const other = Bpe.train(["the cat sat"], { vocabSize: 258 });
-    expect(read({ "tokenizer.json": bytesOf(other.toHuggingFace()) })).toThrow(
-      /^models\/target\/tokenizer\.json: the tokenizer has 258 tokens, the model 262\. Use the tokenizer/,
+    const larger = Bpe.train(["the cat sat on the mat, the hat"], { vocabSize: 263 });
+    expect(read({ "tokenizer.json": bytesOf(larger.toHuggingFace()) })).toThrow(
+      /^models\/target\/tokenizer\.json: the tokenizer has 263 tokens, the model 262\. Use the tokenizer/,
     );
-    expect(() => serializeCheckpoint({ ...checkpoint(), tokenizer: other })).toThrow(/258 tokens, the model 262/);
+    expect(() => serializeCheckpoint({ ...checkpoint(), tokenizer: larger })).toThrow(/263 tokens, the model 262/);
+    // Added tokens count: 261 in the vocabulary, and two added.
+    const special = Bpe.train(["the cat sat on the mat"], { vocabSize: 263, specialTokens: ["<a>", "<b>"] });
+    expect(read({ "tokenizer.json": bytesOf(special.toHuggingFace()) })).toThrow(/263 tokens, the model 262/);
+    // A model whose embedding was filled up with ids that are no tokens.
+    const smaller = Bpe.train(["the cat sat"], { vocabSize: 258 });
+    expect(read({ "tokenizer.json": bytesOf(smaller.toHuggingFace()) })().tokenizer.vocabularySize).toBe(258);
+    expect(parseCheckpoint(serializeCheckpoint({ ...checkpoint(), tokenizer: smaller })).config.vocabularySize).toBe(
+      262,
+    );
   });
 
   it("missing files and files that are not JSON", () => {

@@ -141,7 +141,7 @@ describe("decoder session", () => {
       await useBackend("wasm");
       return new Decoder(shape, lively(shape, 6));
     };
-    describeSessionConformance(name, make, { tolerance: 2e-4, runs: 25, longest: 8 });
+    describeSessionConformance(name, make, { tolerance: 2e-4, runs: 10, longest: 8 });
   });
 
   it("takes embeddings in place of ids", async () => {
