@@ -13,7 +13,7 @@ import type { Attend, Parameters } from "./decoder-block.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 
 /** Token embeddings [rows, width] plus the learned vectors of their positions -> [rows, width]. */
-export function addPositions(parameters: Parameters, x: Tensor, positions: readonly number[]): Tensor {
+export function addPositions(parameters: Parameters, x: Tensor, positions: ArrayLike<number>): Tensor {
   const ids = integers(Int32Array.from(positions), [positions.length]);
   return add(x, gather(parameters["transformer.wpe.weight"]!, ids));
 }

@@ -17,11 +17,11 @@ import type { Weights } from "./weights.ts";
 
 /** Where a pass's rows stand: their positions and, for a decoder that rotates its heads, the tables that do it. */
 export interface Placement {
-  readonly positions: readonly number[];
+  readonly positions: ArrayLike<number>;
   readonly rotation?: Rotation;
 }
 
-export function placementAt(config: DecoderConfig, positions: readonly number[]): Placement {
+export function placementAt(config: DecoderConfig, positions: ArrayLike<number>): Placement {
   return config.architecture === "gpt2" ? { positions } : { positions, rotation: rotationAt(config, positions) };
 }
 

@@ -5,12 +5,11 @@
  * four get zero columns behind them, hidden widths are filled up to a multiple of eight, so no kernel has a ragged end.
  * Everything is placed from one plan, so the memory a model takes is known from its config before a weight is read.
  */
-import { FormatError } from "../errors.ts";
 import { type KernelSpace, panelWidth, type WeightFormat, weightFormats } from "../kernels/kernels.ts";
 import { toFloat32 } from "../tensor/safetensors.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 
-/** A tensor that can be read when its turn comes. 16-bit types are read as their bits. */
+/** A tensor that can be read when its turn comes, 16-bit types as their bits; reading checks that its numbers are finite. */
 export interface ReadableTensor {
   readonly dtype: WeightFormat;
   readonly shape: readonly number[];
@@ -117,23 +116,24 @@ interface Block {
 
 /**
  * Place a decoder's weights.
- * @param tensors by `parameterShapes`; names and shapes have been checked
+ * @param tensors by `parameterShapes`, whose names and shapes have been checked
  * @param storage `"stored"` keeps 16-bit weights 16-bit, `"float32"` widens them
+ * @param besides bytes that must fit beside the weights for the model to run at all
  * @throws MemoryError when they do not fit; nothing has been read or allocated then
- * @throws FormatError naming the first weight that is NaN or infinite
  */
 export async function placeWeights(
   space: KernelSpace,
   config: DecoderConfig,
   tensors: ReadonlyMap<string, ReadableTensor>,
   storage: "stored" | "float32",
+  besides: number,
 ): Promise<PlacedWeights> {
   let bytes = 0;
   layOut(config, tensors, storage, (block) => {
     bytes += roundUp(block.bytes, 64);
     return 0;
   });
-  space.arena.reserve(bytes);
+  space.arena.reserve(bytes + roundUp(besides, 64));
   const blocks: (Block & { readonly pointer: number })[] = [];
   const weights = layOut(config, tensors, storage, (block) => {
     const pointer = space.arena.allocate(block.bytes);
@@ -260,7 +260,6 @@ async function fill(
   tensor: ReadableTensor,
 ): Promise<void> {
   const read = await tensor.read();
-  requireFinite(part.name, tensor.dtype, read);
   const values = format === "F32" ? widened(tensor, read) : read;
   const target =
     values instanceof Uint16Array
@@ -294,19 +293,4 @@ function widened({ dtype, shape }: ReadableTensor, data: Float32Array | Uint16Ar
 
 function places(count: number, at: Places | undefined, place: Places): Float64Array {
   return Float64Array.from({ length: count }, (_, i) => place(at === undefined ? i : at(i)));
-}
-
-function requireFinite(name: string, dtype: WeightFormat, values: Float32Array | Uint16Array): void {
-  const exponent = dtype === "BF16" ? 0x7f80 : 0x7c00;
-  for (let i = 0; i < values.length; i++) {
-    const value = values[i]!;
-    const finite = values instanceof Uint16Array ? (value & exponent) !== exponent : Number.isFinite(value);
-    if (!finite) {
-      throw new FormatError(
-        "weights",
-        `tensor "${name}" holds a number at index ${i} that is not finite`,
-        "Training diverged or the file is damaged; take an earlier checkpoint.",
-      );
-    }
-  }
 }

@@ -53,6 +53,11 @@ export interface EngineSessionOptions {
 
 /** Rows whose logits are computed at once. */
 const logitRows = 32;
+
+function logitBytes(config: DecoderConfig): number {
+  return 4 * logitRows * rowStrides(config).logits;
+}
+
 /** Positions a new session's cache holds. */
 const firstCapacity = 64;
 
@@ -128,7 +133,7 @@ export class Engine implements LanguageModel {
     }
     if (inMemory.size > 0) checkWeights(config, inMemory, "weights");
     const space = await openKernels(options);
-    const placed = await placeWeights(space, config, readable, options.weights ?? "stored");
+    const placed = await placeWeights(space, config, readable, options.weights ?? "stored", logitBytes(config));
     return new Engine(new EngineCore(config, space, placed));
   }
 
@@ -179,7 +184,7 @@ class EngineCore {
     this.strides = rowStrides(config);
     this.allHeads = config.heads + 2 * config.keyValueHeads;
     this.#frequencies = weights.positions === 0 ? rotaryFrequencies(config) : new Float64Array(0);
-    this.#logits = space.arena.allocate(4 * logitRows * this.strides.logits);
+    this.#logits = space.arena.allocate(logitBytes(config));
   }
 
   /** Scratch for a pass of `rows` rows. */
