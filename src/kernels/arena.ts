@@ -26,7 +26,7 @@ interface Block {
 }
 
 export interface ArenaOptions {
-  /** Most bytes the arena may take. Default: what 32-bit pointers reach, 4 GiB less 64 KiB. */
+  /** Most bytes the arena may take, in whole pages of 64 KiB. Default: what 32-bit pointers reach, 4 GiB less a page. */
   readonly maximumBytes?: number;
 }
 
@@ -41,8 +41,9 @@ export class Arena {
   #bytes!: Uint8Array<ArrayBufferLike>;
 
   constructor(memory: GrowableMemory, { maximumBytes = addressableBytes }: ArenaOptions = {}) {
-    if (!(Number.isSafeInteger(maximumBytes) && maximumBytes > 0 && maximumBytes <= addressableBytes)) {
-      throw new ArgumentError("maximumBytes", `an integer from 1 to ${addressableBytes}`, maximumBytes);
+    const least = Math.max(memory.buffer.byteLength, pageBytes);
+    if (!(Number.isSafeInteger(maximumBytes) && maximumBytes >= least && maximumBytes <= addressableBytes)) {
+      throw new ArgumentError("maximumBytes", `an integer from ${least} to ${addressableBytes}`, maximumBytes);
     }
     this.memory = memory;
     this.maximumBytes = maximumBytes;
@@ -134,20 +135,17 @@ export class Arena {
 
   #grow(size: number): void {
     const old = this.size;
-    const last = this.#freeAtEnd();
-    if (old + size - last > this.maximumBytes) throw new MemoryError(size, this.maximumBytes - old + last);
-    const missing = Math.max(size - last, firstByte - old);
-    const room = Math.floor((this.maximumBytes - old) / pageBytes);
-    const pages = Math.min(Math.max(Math.ceil(missing / pageBytes), 1), room);
+    const start = Math.max(old - this.#freeAtEnd(), firstByte);
+    const room = Math.floor(this.maximumBytes / pageBytes) * pageBytes - start;
+    if (size > room) throw new MemoryError(size, room);
     try {
-      if (pages * pageBytes < missing) throw new RangeError();
-      this.memory.grow(pages);
+      this.memory.grow(Math.ceil((start + size - old) / pageBytes));
     } catch {
-      throw new MemoryError(size, last);
+      throw new MemoryError(size, Math.max(old - start, 0));
     }
     this.#look();
-    if (last > 0) this.#free.pop();
-    this.#free.push({ start: Math.max(old - last, firstByte), end: this.size });
+    if (start < old) this.#free.pop();
+    this.#free.push({ start, end: this.size });
   }
 
   #look(): void {
