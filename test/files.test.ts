@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FileError } from "../src/errors.ts";
-import { readFileBytes, writeFileAtomic } from "../src/files.ts";
+import { fileExists, OpenFile, readFileBytes, writeFileAtomic } from "../src/files.ts";
 
 let folder = "";
 beforeAll(async () => {
@@ -85,5 +85,31 @@ describe("readFileBytes", () => {
   it("missing file, or a folder", async () => {
     await expect(readFileBytes(join(folder, "none"))).rejects.toThrow(/cannot be read: no such file.*Check the path/);
     await expect(readFileBytes(folder)).rejects.toThrow(FileError);
+  });
+});
+
+describe("OpenFile", () => {
+  it("reads by position, in any order, several reads at a time", async () => {
+    const path = join(folder, "opened");
+    await writeFile(
+      path,
+      Uint8Array.from({ length: 1000 }, (_, i) => i % 251),
+    );
+    const file = await OpenFile.open(path);
+    expect(file.size).toBe(1000);
+    const [late, early, none] = await Promise.all([file.read(990, 10), file.read(0, 3), file.read(1000, 0)]);
+    expect([...late]).toEqual(Array.from({ length: 10 }, (_, i) => (990 + i) % 251));
+    expect([...early]).toEqual([0, 1, 2]);
+    expect(none.length).toBe(0);
+    await expect(file.read(995, 6)).rejects.toThrow(/opened: cannot be read: it ends at byte 1000, before byte 1001/);
+    await file.close();
+    await expect(file.read(0, 1)).rejects.toBeInstanceOf(FileError);
+  });
+
+  it("opens files only", async () => {
+    await expect(OpenFile.open(folder)).rejects.toThrow(/cannot be read: it is not a file/);
+    await expect(OpenFile.open(join(folder, "nothing here"))).rejects.toThrow(/no such file/);
+    expect(await fileExists(join(folder, "nothing here"))).toBe(false);
+    expect(await fileExists(folder)).toBe(true);
   });
 });
