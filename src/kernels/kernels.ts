@@ -209,16 +209,18 @@ export async function openKernels(options: KernelOptions = {}): Promise<KernelSp
     throw new BackendError(`kernels ${kind} cannot be used: this runtime lacks ${lacks(kind)}. Use plain kernels.`);
   }
   const shared = options.shared === true;
-  const module = await compiledModule(shared ? `${kind}Shared` : kind);
+  let module: WebAssembly.Module;
   let memory: WebAssembly.Memory;
+  let instance: WebAssembly.Instance;
   try {
+    module = await compiledModule(shared ? `${kind}Shared` : kind);
     memory = new WebAssembly.Memory(shared ? { initial: 1, maximum: 65_536, shared: true } : { initial: 1 });
+    instance = await WebAssembly.instantiate(module, { env: { memory, abort: aborted } });
   } catch (error) {
-    throw new BackendError(`kernels ${kind}: no ${shared ? "shared " : ""}memory (${String(error)}).`);
+    throw new BackendError(`kernels ${kind}${shared ? " in shared memory" : ""} cannot be loaded (${String(error)}).`);
   }
-  const { exports } = await WebAssembly.instantiate(module, { env: { memory, abort: aborted } });
   const arena = new Arena(memory as GrowableMemory, options);
-  return { kind, kernels: exports as unknown as Kernels, arena, module };
+  return { kind, kernels: instance.exports as unknown as Kernels, arena, module };
 }
 
 let said = false;
@@ -271,8 +273,12 @@ function supports(kind: "relaxed" | "simd"): boolean {
     10, body.length + 2, 1, body.length, ...body,
   ]);
   if (!WebAssembly.validate(bytes)) return false;
-  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes));
-  return (exports as { f(): number })["f"]() === result;
+  try {
+    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes));
+    return (exports as { f(): number })["f"]() === result;
+  } catch {
+    return false; // valid but forbidden: a page's content security policy
+  }
 }
 
 const modules = new Map<keyof typeof compiled, Promise<WebAssembly.Module>>();
@@ -282,6 +288,7 @@ function compiledModule(name: keyof typeof compiled): Promise<WebAssembly.Module
   if (module === undefined) {
     module = WebAssembly.compile(Uint8Array.from(atob(compiled[name]), (character) => character.charCodeAt(0)));
     modules.set(name, module);
+    module.catch(() => modules.delete(name)); // the next may have the memory this one lacked
   }
   return module;
 }
