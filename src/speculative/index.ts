@@ -1,4 +1,5 @@
 export { ChainDrafter, type ChainDrafterOptions } from "./chain-drafter.ts";
+export { type ChiSquareFit, chiSquareFit, chiSquarePoint, chiSquareTail } from "./chi-square.ts";
 export {
   chainDraft,
   checkDraft,
