@@ -22,6 +22,7 @@ export {
   type Report,
   type Step,
 } from "./generate.ts";
+export { JointLaw, type JointLawFit, type JointLawOptions, type ProposalFit } from "./joint-law.ts";
 export { plainDecoding } from "./plain-decoding.ts";
 export { randomDrafter } from "./random-drafter.ts";
 export { resolveSampling, type Sampling, type SamplingOptions, tokenLaw } from "./sampling.ts";
