@@ -14,3 +14,4 @@ export {
   weightFormats,
 } from "./kernels.ts";
 export { plainKernels } from "./plain.ts";
+export { allowRelaxedSimd } from "./relaxed-simd.ts";

@@ -18,7 +18,7 @@ import {
 } from "../kernels/kernels.ts";
 import type { CachePolicy, SelectionRequest } from "./cache-policy.ts";
 import { CachedSession, type CountedPass, type PassRequest } from "./cached-session.ts";
-import { checkDecoderConfig, type DecoderConfig, rotaryFrequencies } from "./decoder-config.ts";
+import { checkDecoderConfig, type DecoderConfig, parameterCount, rotaryFrequencies } from "./decoder-config.ts";
 import {
   type PackedMatrix,
   type PlacedLayer,
@@ -34,8 +34,9 @@ import { checkWeights, type Weights } from "./weights.ts";
 
 export interface EngineOptions extends KernelOptions {
   /**
-   * How weights are held: `"stored"` keeps 16-bit weights 16-bit and widens them in the products, half the memory;
-   * `"float32"` widens them once. Default `"stored"`.
+   * How weights are held: `"float32"` widens 16-bit weights once; `"stored"` keeps them as they are and widens them in
+   * every product: half the memory, and slower where float32 stays in the cache. Default `"float32"` while that takes at
+   * most 1 GiB, else `"stored"`.
    */
   readonly weights?: "stored" | "float32";
 }
@@ -133,7 +134,8 @@ export class Engine implements LanguageModel {
     }
     if (inMemory.size > 0) checkWeights(config, inMemory, "weights");
     const space = await openKernels(options);
-    const placed = await placeWeights(space, config, readable, options.weights ?? "stored", logitBytes(config));
+    const storage = options.weights ?? (4 * parameterCount(config) <= 2 ** 30 ? "float32" : "stored");
+    const placed = await placeWeights(space, config, readable, storage, logitBytes(config));
     return new Engine(new EngineCore(config, space, placed));
   }
 
