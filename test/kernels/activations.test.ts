@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { KernelSpace } from "../../src/kernels/index.ts";
-import { Draw, describeKinds, describeTwins, near, onGround, rounding, roundUp, same, seeds } from "./guarded.ts";
+import { Draw, describeKinds, describeTwins, near, onGround, rounding, roundUp, runs, same, seeds } from "./guarded.ts";
 
 /** Part of a result that e^x and a few roundings more may cost. `far` is how large numbers in an exponent are. */
 const tolerance = (kind: KernelSpace["kind"], far = 0): number =>
@@ -62,7 +62,7 @@ describe("swiglu", () => {
     it("property: is the formula in float64, within 5e-7 and what rounding the exponent costs, and no more", () => {
       fc.assert(
         fc.property(cases, (one) => checkSwiglu(space, one)),
-        { numRuns: 60 },
+        runs(space, 60),
       );
     });
   });
@@ -118,7 +118,7 @@ describe("gelu", () => {
     it("property: is the formula in float64, within 1e-6 of x, and no more", () => {
       fc.assert(
         fc.property(cases, (one) => checkGelu(space, one)),
-        { numRuns: 60 },
+        runs(space, 60),
       );
     });
   });
@@ -168,7 +168,7 @@ describe("add", () => {
     it("property: is the sum, rounded once, and no more", () => {
       fc.assert(
         fc.property(cases, (one) => checkAdd(space, one)),
-        { numRuns: 40 },
+        runs(space, 40),
       );
     });
   });
@@ -279,7 +279,7 @@ describe("softmax", () => {
     it("property: is the formula in float64, within 5e-7 and what sums and exponents round, and no more", () => {
       fc.assert(
         fc.property(softmaxes, (one) => checkSoftmax(space, one)),
-        { numRuns: 60 },
+        runs(space, 60),
       );
     });
   });
@@ -333,7 +333,7 @@ describe("logSoftmax", () => {
     it("property: is the formula in float64, within 1e-5 of its absolute terms, however far from zero, and no more", () => {
       fc.assert(
         fc.property(softmaxes, (one) => checkLogSoftmax(space, one)),
-        { numRuns: 60 },
+        runs(space, 60),
       );
     });
 

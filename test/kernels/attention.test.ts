@@ -13,6 +13,7 @@ import {
   onGround,
   rounding,
   roundUp,
+  runs,
   same,
   seeds,
   sumTolerance,
@@ -24,7 +25,10 @@ const smallest = Math.exp(-87);
 /** `skippedHeads` and `leftHeads` key heads at the two ends are not asked for. */
 const passes = (longest: number, widest: number) =>
   fc.record({
-    rows: fc.oneof(fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: 40 })),
+    rows: fc.oneof(
+      { weight: 3, arbitrary: fc.integer({ min: 1, max: 7 }) },
+      { weight: 1, arbitrary: fc.integer({ min: 1, max: 40 }) },
+    ),
     length: fc.oneof(fc.constant(0), fc.integer({ min: 0, max: longest })),
     spare: fc.nat(5),
     /** Eighths of the committed positions that are on the lists; null: no lists. */
@@ -32,8 +36,8 @@ const passes = (longest: number, widest: number) =>
     tree: fc.boolean(),
     group: fc.integer({ min: 1, max: 4 }),
     keyValueHeads: fc.integer({ min: 1, max: 3 }),
-    skippedHeads: fc.oneof(fc.constant(0), fc.nat(2)),
-    leftHeads: fc.oneof(fc.constant(0), fc.nat(2)),
+    skippedHeads: fc.nat(1),
+    leftHeads: fc.nat(1),
     width: fc.integer({ min: 2, max: widest }),
     padding: fc.constantFrom(0, 0, 4, 8),
     wider: fc.nat(2),
@@ -135,9 +139,16 @@ function checkAttend(space: KernelSpace, pass: Pass): void {
         let loudest = 0;
         const scores = sight.map((position) => {
           if (position === null) return Number.NEGATIVE_INFINITY;
-          const products = Array.from(keys.row(keyHead, position), (value, d) => value * q[r]![head]![d]! * scale);
-          loudest = Math.max(loudest, products.reduce((sum, value) => sum + Math.abs(value), 0)); // biome-ignore format: one line
-          return products.reduce((a, b) => a + b, 0);
+          const key = keys.row(keyHead, position);
+          let score = 0;
+          let absolute = 0;
+          for (let d = 0; d < width; d++) {
+            const product = q[r]![head]![d]! * key[d]! * scale;
+            score += product;
+            absolute += Math.abs(product);
+          }
+          loudest = Math.max(loudest, absolute);
+          return score;
         });
         const most = Math.max(...scores);
         const powers = scores.map((score) => Math.exp(score - most));
@@ -151,19 +162,18 @@ function checkAttend(space: KernelSpace, pass: Pass): void {
           for (const [i, power] of powers.entries())
             near(row[i]!, power / sum, (relative * power) / sum + smallest, what);
         }
-        for (const [d, mixed] of ground.read(y, headStride, r * qStride + head * headStride).entries()) {
-          let expected = 0;
-          let absolute = 0;
-          let least = 0;
-          for (const [i, position] of sight.entries()) {
-            if (position === null || d >= width) continue;
-            const value = values.row(keyHead, position)[d]!;
-            expected += (powers[i]! / sum) * value;
-            absolute += (powers[i]! / sum) * Math.abs(value);
-            least += smallest * Math.abs(value);
+        const expected = new Float64Array(headStride);
+        const slack = new Float64Array(headStride);
+        for (const [i, position] of sight.entries()) {
+          if (position === null) continue;
+          const weight = powers[i]! / sum;
+          for (const [d, value] of values.row(keyHead, position).entries()) {
+            expected[d]! += weight * value;
+            slack[d]! += ((relative + sumTolerance(space.kind, span)) * weight + smallest) * Math.abs(value);
           }
-          near(mixed, expected, (relative + sumTolerance(space.kind, span)) * absolute + least, what);
         }
+        const mixed = ground.read(y, headStride, r * qStride + head * headStride);
+        for (let d = 0; d < headStride; d++) near(mixed[d]!, expected[d]!, slack[d]!, what);
       }
     }
   });
@@ -211,14 +221,14 @@ describe("attend", () => {
     it("property: is the formula in float64, within what sums and exponents round, and no more", () => {
       fc.assert(
         fc.property(passes(40, 64), (pass) => checkAttend(space, pass)),
-        { numRuns: 25 },
+        runs(space, 25),
       );
     });
 
     it("property: over long caches, past every block the kernels cut them into", () => {
       fc.assert(
         fc.property(passes(700, 12), (pass) => checkAttend(space, { ...pass, length: pass.length + 120 })),
-        { numRuns: 5 },
+        runs(space, 5),
       );
     });
   });
@@ -311,7 +321,7 @@ describe("storeRows", () => {
     it("property: is a copy, and no more", () => {
       fc.assert(
         fc.property(cases, (one) => checkStore(space, one)),
-        { numRuns: 40 },
+        runs(space, 40),
       );
     });
   });

@@ -46,6 +46,11 @@ export function describeKinds(tests: (space: KernelSpace) => void): void {
   }
 }
 
+/** How many cases to try. Shared memory is computed in by the same code, compiled once more: a quarter will do. */
+export function runs(space: KernelSpace, count: number): { readonly numRuns: number } {
+  return { numRuns: space.arena.memory.buffer instanceof ArrayBuffer ? count : Math.ceil(count / 4) };
+}
+
 /** How far a sum of `terms` products may be from the exact one, as a part of the sum of its absolute terms. */
 export function sumTolerance(kind: KernelKind, terms: number): number {
   return (kind === "plain" ? 1.01 : Math.min(terms + 3, 160)) * rounding;
@@ -64,6 +69,8 @@ export class Ground {
   readonly kind: KernelKind;
   readonly #space: KernelSpace;
   readonly #blocks: number[] = [];
+  /** What lies behind the last block's end by more than a little is not looked at: memory stays as large as it ever was. */
+  #end = 0;
 
   constructor(space: KernelSpace) {
     this.kind = space.kind;
@@ -85,6 +92,7 @@ export class Ground {
     const block = arena.allocate(size);
     arena.integers.fill(untouched, block / 4, (block + size) / 4);
     this.#blocks.push(block);
+    this.#end = Math.max(this.#end, block + size + 4096);
     return block + 16 * (1 + (this.#blocks.length % 4));
   }
 
@@ -105,9 +113,9 @@ export class Ground {
   /** Call a kernel. Throws when it changes a byte outside `windows`. */
   run<T>(call: (kernels: Kernels) => T, ...windows: readonly Window[]): T {
     const { arena, kernels } = this.#space;
-    const before = arena.bytes.slice();
+    const before = arena.bytes.slice(0, this.#end);
     const result = call(kernels);
-    const after = arena.bytes.slice();
+    const after = arena.bytes.slice(0, this.#end);
     for (const { at, rows = 1, stride = 0, from = 0, to } of windows) {
       for (let r = 0; r < rows; r++) {
         const start = at + 4 * (r * stride + from);

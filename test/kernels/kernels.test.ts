@@ -6,7 +6,7 @@ import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { attentionScratchFloats, type Kernels, kernelKinds, openKernels } from "../../src/kernels/index.ts";
+import { type Kernels, kernelKinds, openKernels } from "../../src/kernels/index.ts";
 import { Draw, spaces } from "./guarded.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { KernelSpace } from "../../src/kernels/index.ts";
-import { Draw, describeKinds, describeTwins, near, onGround, rounding, roundUp, seeds } from "./guarded.ts";
+import { Draw, describeKinds, describeTwins, near, onGround, rounding, roundUp, runs, seeds } from "./guarded.ts";
 
 const epsilon = 1e-5;
 
@@ -94,7 +94,7 @@ describe("rmsNorm", () => {
     it("property: is the formula in float64, within (width / 2 + 6) 2^-24", () => {
       fc.assert(
         fc.property(cases, (one) => checkRmsNorm(space, one)),
-        { numRuns: 60 },
+        runs(space, 60),
       );
     });
   });
@@ -135,7 +135,7 @@ describe("layerNorm", () => {
     it("property: is the formula in float64, within (width + 8) 2^-24 of its absolute terms", () => {
       fc.assert(
         fc.property(cases, (one) => checkLayerNorm(space, one)),
-        { numRuns: 60 },
+        runs(space, 60),
       );
     });
   });

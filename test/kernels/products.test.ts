@@ -3,7 +3,18 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type KernelSpace, panelWidth, type WeightFormat, weightFormats } from "../../src/kernels/index.ts";
 import { floatTensor, toFloat32 } from "../../src/tensor/safetensors.ts";
-import { Draw, describeKinds, describeTwins, near, onGround, roundUp, same, seeds, sumTolerance } from "./guarded.ts";
+import {
+  Draw,
+  describeKinds,
+  describeTwins,
+  near,
+  onGround,
+  roundUp,
+  runs,
+  same,
+  seeds,
+  sumTolerance,
+} from "./guarded.ts";
 
 const formats = Object.keys(weightFormats) as WeightFormat[];
 
@@ -104,14 +115,14 @@ describe("product", () => {
     it("property: is the sum in float64, within (inputs + 3) 2^-24 of its absolute terms, and no more", () => {
       fc.assert(
         fc.property(products(40, 60, 11), (one) => checkProduct(space, one)),
-        { numRuns: 60 },
+        runs(space, 50),
       );
     });
 
     it("property: large ones, past every block the kernels cut them into", () => {
       fc.assert(
-        fc.property(products(70, 400, 20), (one) => checkProduct(space, one)),
-        { numRuns: 4 },
+        fc.property(products(70, 300, 16), (one) => checkProduct(space, one)),
+        runs(space, 3),
       );
     });
   });
@@ -191,7 +202,7 @@ describe("panelRows", () => {
     it("property: is the row exactly, and no more", () => {
       fc.assert(
         fc.property(selections, (one) => checkPanelRows(space, one)),
-        { numRuns: 40 },
+        runs(space, 40),
       );
     });
 

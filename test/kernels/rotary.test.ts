@@ -11,6 +11,7 @@ import {
   onGround,
   rounding,
   roundUp,
+  runs,
   seeds,
 } from "./guarded.ts";
 
@@ -97,7 +98,7 @@ describe("rotate", () => {
     it("property: is the turn in float64, within 3 roundings of its absolute terms, and no more", () => {
       fc.assert(
         fc.property(cases, (one) => checkRotate(space, one)),
-        { numRuns: 50 },
+        runs(space, 50),
       );
     });
   });
@@ -178,7 +179,7 @@ describe("gatherRotated", () => {
     it("property: is each row count, turned in float64, within 3 roundings of its absolute terms, and no more", () => {
       fc.assert(
         fc.property(cases, (one) => checkGather(space, one)),
-        { numRuns: 50 },
+        runs(space, 50),
       );
     });
   });

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { KernelSpace } from "../../src/kernels/index.ts";
-import { describeKinds, describeTwins, onGround, same } from "./guarded.ts";
+import { describeKinds, describeTwins, onGround, runs, same } from "./guarded.ts";
 
 const numbers = fc.oneof(
   fc.integer({ min: -3, max: 3 }),
@@ -52,7 +52,7 @@ describe("argMax", () => {
     it("property: is the first of the largest, and writes nothing", () => {
       fc.assert(
         fc.property(rows, (row) => checkArgMax(space, row)),
-        { numRuns: 100 },
+        runs(space, 100),
       );
     });
   });
@@ -108,7 +108,7 @@ describe("topK", () => {
     it("property: is the head of the sorted row, for k from 1 to all, and no more", () => {
       fc.assert(
         fc.property(cases, (one) => checkTopK(space, one)),
-        { numRuns: 100 },
+        runs(space, 100),
       );
     });
   });
