@@ -3,11 +3,15 @@
  * test placed lies `untouched`, which spoils the result when it is read, and after a call all bytes but those the kernel
  * is documented to write must be what they were.
  */
-import v8 from "node:v8";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { BackendError } from "../../src/errors.ts";
-import { type KernelKind, type KernelSpace, type Kernels, openKernels } from "../../src/kernels/index.ts";
+import {
+  allowRelaxedSimd,
+  type KernelKind,
+  type KernelSpace,
+  type Kernels,
+  openKernels,
+} from "../../src/kernels/index.ts";
 import { Random } from "../../src/tensor/random.ts";
 
 /** A signalling NaN: even a kernel that only computes on it in place leaves another one. Far outside as an index. */
@@ -16,18 +20,8 @@ const untouched = 0x7fa00001;
 /** Half the distance from 1 to the next float32: what one rounding may cost. */
 export const rounding = 2 ** -24;
 
-/** Relaxed kernels, or undefined: this runtime has no relaxed SIMD, not even behind a flag. */
-async function openRelaxed(shared: boolean): Promise<KernelSpace | undefined> {
-  const open = () =>
-    openKernels({ kernels: "relaxed", shared }).catch((error: unknown) => {
-      if (error instanceof BackendError && error.message.includes("lacks")) return undefined;
-      throw error;
-    });
-  const space = await open();
-  if (space !== undefined || !process.versions.v8?.startsWith("11.3.")) return space;
-  v8.setFlagsFromString("--experimental-wasm-relaxed-simd"); // Node 20
-  return open();
-}
+const relaxed = await allowRelaxedSimd();
+const openRelaxed = async (shared: boolean) => (relaxed ? openKernels({ kernels: "relaxed", shared }) : undefined);
 
 /** By name; undefined where the runtime lacks it. */
 export const spaces: ReadonlyMap<string, KernelSpace | undefined> = new Map([

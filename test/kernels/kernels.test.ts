@@ -223,9 +223,9 @@ describe("kernels", () => {
   });
 });
 
-/** What a fresh Node process prints, of an ES module that sees `openKernels`. */
+/** What a fresh Node process prints, of an ES module that sees `openKernels` and `allowRelaxedSimd`. */
 function inFreshProcess(body: string, ...flags: string[]): Promise<{ output: string; errors: string }> {
-  const script = `const { openKernels } = await import("./src/kernels/index.ts");\n${body}`;
+  const script = `const { openKernels, allowRelaxedSimd } = await import("./src/kernels/index.ts");\n${body}`;
   const { TOKENTHRIFT_KERNELS: _, ...env } = process.env;
   const options = { cwd: root, env };
   return new Promise((resolve, reject) => {
@@ -244,11 +244,24 @@ describe("in a process of its own", () => {
       process.env.TOKENTHRIFT_KERNELS = "plain"; // nobody can ask
       globalThis.process = undefined;
       const { kind } = await openKernels();
+      const allowed = await allowRelaxedSimd();
       globalThis.process = process;
+      console.log(kind, allowed);
+    `);
+    expect(errors).toBe("");
+    expect(output).toMatch(/^(relaxed true|simd false)$/);
+  });
+
+  it.concurrent("relaxed SIMD is used once it is allowed, where Node has it behind a switch", async ({ expect }) => {
+    const { output, errors } = await inFreshProcess(`
+      const { kind } = await openKernels();
+      for (let i = 0; i < 2; i++) console.log(await allowRelaxedSimd(), (await openKernels()).kind);
       console.log(kind);
     `);
     expect(errors).toBe("");
-    expect(output).toMatch(/^(relaxed|simd)$/);
+    const [once, again, before] = output.split("\n");
+    expect(again).toBe(once);
+    expect(once).toBe(before === "simd" && !process.versions.v8.startsWith("11.") ? "false simd" : "true relaxed");
   });
 
   // A processor older than SSSE3 makes V8 do without SIMD.
