@@ -19,88 +19,33 @@
  * step's first pass is over [4, 9].
  */
 import { ArgumentError } from "../errors.ts";
-import type { Cost, LanguageModel, Session } from "../model/language-model.ts";
-import { row } from "../model/language-model.ts";
-import type { Draft, DraftContext, Drafter, Drafting, DraftStart, VerifiedPass } from "./drafter.ts";
-import { chainDraft } from "./drafter.ts";
-import type { SamplingOptions } from "./sampling.ts";
-import { resolveSampling, tokenLaw } from "./sampling.ts";
+import type { LanguageModel } from "../model/language-model.ts";
+import type { GrowingTree, ModelDrafterOptions } from "./model-drafter.ts";
+import { ModelDrafter } from "./model-drafter.ts";
 
-export interface ChainDrafterOptions {
+export interface ChainDrafterOptions extends ModelDrafterOptions {
   /** Guesses per step, an integer >= 0. 0 never guesses. Default 4. */
   readonly gamma?: number;
-  /** How guesses are drawn. Default: as the target's tokens are. Any law is exact; like laws are accepted most. */
-  readonly sampling?: SamplingOptions;
 }
 
 /** A drafter that lets `model` guess a chain of `gamma` tokens per step. It learns nothing across sequences. */
-export class ChainDrafter implements Drafter {
-  readonly vocabularySize: number;
+export class ChainDrafter extends ModelDrafter {
   readonly gamma: number;
-  readonly #model: LanguageModel;
-  readonly #sampling: SamplingOptions | undefined;
 
   /** @throws ArgumentError on a gamma that is not an integer >= 0, or sampling options out of range */
-  constructor(model: LanguageModel, { gamma = 4, sampling }: ChainDrafterOptions = {}) {
+  constructor(model: LanguageModel, options: ChainDrafterOptions = {}) {
+    const { gamma = 4 } = options;
     if (!(Number.isSafeInteger(gamma) && gamma >= 0)) throw new ArgumentError("gamma", "an integer >= 0", gamma);
-    this.vocabularySize = model.vocabularySize;
+    super(model, options);
     this.gamma = gamma;
-    this.#model = model;
-    this.#sampling = sampling === undefined ? undefined : resolveSampling(sampling);
   }
 
-  open(start: DraftStart): Drafting {
-    if (start.vocabularySize !== this.vocabularySize) {
-      throw new ArgumentError("drafter", `a vocabulary of ${start.vocabularySize}`, this.vocabularySize);
+  protected grow(tree: GrowingTree): void {
+    const depth = Math.min(this.gamma, tree.room, tree.maxDepth);
+    for (let node = 0; tree.depths[node]! < depth; ) {
+      const law = tree.law(node);
+      if (law === null) break;
+      node = tree.add(node, tree.random.categorical(law), law);
     }
-    return new ChainDrafting(this.#model, this.gamma, this.#sampling);
-  }
-
-  reset(): void {}
-}
-
-class ChainDrafting implements Drafting {
-  readonly #session: Session;
-  readonly #contextLength: number;
-  readonly #gamma: number;
-  readonly #sampling: SamplingOptions | undefined;
-  /** Tokens of the text without the pending one, at the last `propose`. */
-  #committed = 0;
-
-  constructor(model: LanguageModel, gamma: number, sampling: SamplingOptions | undefined) {
-    this.#session = model.openSession();
-    this.#contextLength = model.contextLength;
-    this.#gamma = gamma;
-    this.#sampling = sampling;
-  }
-
-  get cost(): Cost {
-    return this.#session.cost;
-  }
-
-  propose({ tokens, maxNodes, maxDepth, sampling, random }: DraftContext): Draft {
-    this.#committed = tokens.length - 1;
-    // The cache will hold the text and all guesses but the last.
-    const room = this.#contextLength - tokens.length + 1;
-    const count = Math.max(0, Math.min(this.#gamma, maxNodes - 1, maxDepth, room));
-    const guesses: number[] = [];
-    const laws: Float64Array[] = [];
-    for (let i = 0; i < count; i++) {
-      const { logits } = this.#session.extend(i === 0 ? tokens.slice(this.#session.length) : [guesses[i - 1]!]);
-      const law = tokenLaw(row(logits, 0), this.#sampling ?? sampling);
-      laws.push(law);
-      guesses.push(random.categorical(law));
-    }
-    return chainDraft(tokens[tokens.length - 1]!, guesses, laws);
-  }
-
-  observe({ path }: VerifiedPass): void {
-    // The root and the accepted guesses are part of the text now. The last guess may not be in the cache yet.
-    const text = this.#committed + path.length;
-    if (this.#session.length > text) this.#session.truncate(text);
-  }
-
-  close(): void {
-    this.#session.close();
   }
 }

@@ -23,6 +23,7 @@ export {
   type Step,
 } from "./generate.ts";
 export { JointLaw, type JointLawFit, type JointLawOptions, type ProposalFit } from "./joint-law.ts";
+export { type GrowingTree, ModelDrafter, type ModelDrafterOptions } from "./model-drafter.ts";
 export { plainDecoding } from "./plain-decoding.ts";
 export { randomDrafter } from "./random-drafter.ts";
 export { resolveSampling, type Sampling, type SamplingOptions, tokenLaw } from "./sampling.ts";
