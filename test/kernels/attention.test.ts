@@ -122,7 +122,7 @@ function checkAttend(space: KernelSpace, pass: Pass): void {
         ),
       { at: y, rows, stride: qStride, from: skippedHeads * group * headStride, to: endHead * group * headStride },
       { at: scratch, to: attentionScratchFloats(span) },
-      { at: weights, from: skippedHeads * group * rows * span, to: weighed ? endHead * group * rows * span : 0 },
+      ...(weighed ? [{ at: weights, from: skippedHeads * group * rows * span, to: endHead * group * rows * span }] : []),
     );
 
     for (let head = skippedHeads * group; head < endHead * group; head++) {

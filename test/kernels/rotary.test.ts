@@ -176,7 +176,7 @@ describe("gatherRotated", () => {
       });
     });
 
-    it("property: is each row count, turned in float64, within 3 roundings of its absolute terms, and no more", () => {
+    it("property: is each row picked, turned in float64, within 3 roundings of its absolute terms, and no more", () => {
       fc.assert(
         fc.property(cases, (one) => checkGather(space, one)),
         runs(space, 50),
