@@ -2,6 +2,7 @@
  * `npm run bench -- [name ...] [--json]`: measurements as ratios between things measured in the same run.
  * Each bench is also a script of its own.
  */
+import { benchDecode } from "./decode.ts";
 import { benchSpeculative } from "./speculative.ts";
 import { benchTokenization } from "./tokenization.ts";
 import { benchTraining } from "./training.ts";
@@ -9,6 +10,7 @@ import { benchTraining } from "./training.ts";
 const benches = {
   tokenization: benchTokenization,
   training: benchTraining,
+  decode: benchDecode,
   speculative: benchSpeculative,
 } as const;
 

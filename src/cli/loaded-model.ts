@@ -1,10 +1,12 @@
-/** The models a command works with. Loads TensorFlow.js: commands import this file only when they need it. */
+/** The models a command works with. */
 import { ArgumentError } from "../errors.ts";
+import { allowRelaxedSimd } from "../kernels/relaxed-simd.ts";
 import { type EmbeddedModel, embeddedFolder } from "../model/embedded.ts";
 import { type LoadedModel, loadCheckpoint } from "../model/load.ts";
 
 /** The model in a checkpoint folder; without a folder, an embedded one. Throws what `loadCheckpoint` throws. */
 export async function loadModel(folder: string | undefined, embedded: EmbeddedModel): Promise<LoadedModel> {
+  await allowRelaxedSimd(); // the process is ours
   return loadCheckpoint(folder ?? embeddedFolder(embedded));
 }
 

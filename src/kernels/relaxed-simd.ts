@@ -11,7 +11,8 @@ import { bestKernels } from "./kernels.ts";
  */
 export async function allowRelaxedSimd(): Promise<boolean> {
   if (bestKernels() === "relaxed") return true;
-  if (typeof process === "undefined" || process.versions?.v8 === undefined) return false;
+  // Later versions need no switch, and complain about one they do not know.
+  if (typeof process === "undefined" || !process.versions?.v8?.startsWith("11.")) return false;
   const { setFlagsFromString } = await import("node:v8");
   setFlagsFromString("--experimental-wasm-relaxed-simd");
   return bestKernels() === "relaxed";
