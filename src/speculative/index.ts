@@ -25,6 +25,7 @@ export {
 export { JointLaw, type JointLawFit, type JointLawOptions, type ProposalFit } from "./joint-law.ts";
 export { type GrowingTree, ModelDrafter, type ModelDrafterOptions } from "./model-drafter.ts";
 export { plainDecoding } from "./plain-decoding.ts";
+export { type PromptLookupOptions, promptLookupDrafter } from "./prompt-lookup.ts";
 export { randomDrafter } from "./random-drafter.ts";
 export { resolveSampling, type Sampling, type SamplingOptions, tokenLaw } from "./sampling.ts";
 export { acceptanceRate, expectedTokensPerPass, residualLaw, speculativeSampling } from "./speculative-sampling.ts";
