@@ -1,16 +1,25 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ArgumentError, ContextOverflowError, FormatError, MemoryError, TokenthriftError } from "../../src/errors.ts";
-import { bestKernels, type KernelKind } from "../../src/kernels/kernels.ts";
+import type { KernelKind } from "../../src/kernels/kernels.ts";
+import { allowRelaxedSimd } from "../../src/kernels/relaxed-simd.ts";
 import type { CachePolicy } from "../../src/model/cache-policy.ts";
 import type { DecoderConfig } from "../../src/model/decoder-config.ts";
 import { Decoder } from "../../src/model/decoder-session.ts";
 import { Engine, type EngineSessionOptions } from "../../src/model/engine.ts";
-import type { LanguageModel, Matrix, Pass, Session, Tap } from "../../src/model/language-model.ts";
-import { loadEmbedded } from "../../src/model/load.ts";
+import {
+  type LanguageModel,
+  type Matrix,
+  type Pass,
+  row,
+  type Session,
+  type Tap,
+} from "../../src/model/language-model.ts";
+import { loadCheckpoint, loadEmbedded } from "../../src/model/load.ts";
 import { useBackend } from "../../src/tensor/backend.ts";
 import { floatTensor, toFloat32 } from "../../src/tensor/safetensors.ts";
 import { decoderLogits } from "./decoder-oracle.ts";
+import { goldenCheckpoints, readGolden, relativeDifference } from "./golden-checkpoints.ts";
 import { config, gpt2, lively, scaled, tied } from "./lively-decoders.ts";
 import { describeSessionConformance } from "./session-conformance.ts";
 
@@ -27,18 +36,6 @@ const ragged: DecoderConfig = {
 const shapes = { config, tied, scaled, gpt2, ragged } as const;
 const kinds: readonly KernelKind[] = ["simd", "plain"];
 
-/** Largest difference of two arrays, relative to the larger one's largest number. */
-function difference(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  let most = 0;
-  let scale = 1e-30;
-  expect(a.length).toBe(b.length);
-  for (let i = 0; i < a.length; i++) {
-    most = Math.max(most, Math.abs(a[i]! - b[i]!));
-    scale = Math.max(scale, Math.abs(b[i]!));
-  }
-  return most / scale;
-}
-
 /** Runs whatever `body` does in a session of both models, and compares what the passes gave. */
 function compare(models: readonly [LanguageModel, LanguageModel], body: (session: Session) => Pass[]): void {
   const [ours, theirs] = models.map((model): Ran => {
@@ -52,12 +49,12 @@ function compare(models: readonly [LanguageModel, LanguageModel], body: (session
   expect(ours.cost).toEqual(theirs.cost);
   ours.passes.forEach((pass, i) => {
     const other = theirs.passes[i]!;
-    expect(difference(pass.logits.data, other.logits.data), `pass ${i}`).toBeLessThan(1e-4);
+    expect(relativeDifference(pass.logits.data, other.logits.data), `pass ${i}`).toBeLessThan(1e-4);
     for (const name of ["hidden", "queries", "keys", "attention"] as const) {
       const [mine, its] = [pass.taps?.[name], other.taps?.[name]];
       expect(mine?.map(size)).toEqual(its?.map(size));
       mine?.forEach((matrix, layer) => {
-        expect(difference(matrix.data, its![layer]!.data), `${name} ${layer}`).toBeLessThan(2e-4);
+        expect(relativeDifference(matrix.data, its![layer]!.data), `${name} ${layer}`).toBeLessThan(2e-4);
       });
     }
   });
@@ -87,7 +84,7 @@ describe.each(kinds)("the engine on %s kernels", (kernels) => {
       const engine = await Engine.open(shape, weights, { kernels });
       const { logits } = engine.openSession().extend(ids, { logits: "all" });
       const oracle = decoderLogits(shape, weights, ids);
-      expect(difference(logits.data, oracle.flat())).toBeLessThan(1e-5);
+      expect(relativeDifference(logits.data, Float32Array.from(oracle.flat()))).toBeLessThan(1e-5);
       engine.close();
     });
   });
@@ -153,8 +150,12 @@ describe("the engine", () => {
   const open = () => Engine.open(config, weights);
 
   it("says a model's logits on relaxed kernels as on the others, where the runtime has them", async () => {
-    const relaxed = bestKernels() === "relaxed" ? "relaxed" : "simd";
-    const models = [await Engine.open(config, weights, { kernels: relaxed }), await open()] as const;
+    const kernels = (await allowRelaxedSimd()) ? "relaxed" : "simd";
+    const models = [
+      await Engine.open(config, weights, { kernels }),
+      await Engine.open(config, weights, { kernels: "simd" }),
+    ] as const;
+    expect(models[0].kernels).toBe(kernels);
     compare(models, (session) => [session.extend([1, 2, 3, 4, 5], { logits: "all" })]);
   });
 
@@ -167,11 +168,14 @@ describe("the engine", () => {
     const { logits } = session.extend(ids, { logits: "all" });
     expect(session.cost.passes).toBe(3);
     for (const r of [0, 63, 64, 255, 256, 579]) {
-      expect(difference(logits.data.subarray(r * 23, (r + 1) * 23), oracle[r]!), `row ${r}`).toBeLessThan(1e-5);
+      expect(
+        relativeDifference(logits.data.subarray(r * 23, (r + 1) * 23), Float32Array.from(oracle[r]!)),
+        `row ${r}`,
+      ).toBeLessThan(1e-5);
     }
     session.truncate(100);
     const again = session.extend(ids.slice(100, 130), { logits: "last" });
-    expect(difference(again.logits.data, oracle[129]!)).toBeLessThan(1e-5);
+    expect(relativeDifference(again.logits.data, Float32Array.from(oracle[129]!))).toBeLessThan(1e-5);
     engine.close();
   });
 
@@ -190,7 +194,7 @@ describe("the engine", () => {
         const exact = await Engine.open(shape, rounded);
         const ids = [3, 1, 22, 9, 5];
         const logits = [narrow, wide, exact].map((e) => e.openSession().extend(ids, { logits: "all" }).logits.data);
-        expect(difference(logits[0]!, logits[2]!)).toBeLessThan(1e-6);
+        expect(relativeDifference(logits[0]!, logits[2]!)).toBeLessThan(1e-6);
         expect(logits[1]).toEqual(logits[2]);
         expect(narrow.memory.weights).toBeLessThan(0.7 * wide.memory.weights);
         expect(wide.memory.weights).toBe(exact.memory.weights);
@@ -221,7 +225,7 @@ describe("the engine", () => {
     expect(perSession).toBeLessThan(engine.memory.weights);
     sessions.forEach((session, i) => {
       session.truncate(1);
-      expect(difference(session.extend([2 * i, 3]).logits.data, logits[i]!)).toBeLessThan(1e-5);
+      expect(relativeDifference(session.extend([2 * i, 3]).logits.data, logits[i]!)).toBeLessThan(1e-5);
       session.close();
     });
   });
@@ -262,7 +266,9 @@ describe("the engine", () => {
     session.truncate(3);
     expect(length).toBeGreaterThanOrEqual(3);
     const fresh = engine.openSession();
-    expect(difference(session.extend([4]).logits.data, fresh.extend([1, 2, 3, 4]).logits.data)).toBeLessThan(1e-5);
+    expect(relativeDifference(session.extend([4]).logits.data, fresh.extend([1, 2, 3, 4]).logits.data)).toBeLessThan(
+      1e-5,
+    );
   });
 
   it("names missing, extra and misshapen tensors", async () => {
@@ -308,6 +314,27 @@ describe("the engine", () => {
   });
 });
 
+describe.each(goldenCheckpoints)("the engine on a $name checkpoint by Hugging Face", (checkpoint) => {
+  it.each([
+    ["simd", "float32"],
+    ["simd", "stored"],
+    ["plain", "stored"],
+  ] as const)("gives its logits on %s kernels with weights as %s", async (kernels, weights) => {
+    const golden = await readGolden(checkpoint);
+    const { model, tokenizer } = await loadCheckpoint(checkpoint.folder, { kernels, weights });
+    expect([...tokenizer.encode(golden.text)]).toEqual(golden.ids);
+    const session = model.openSession();
+    const { logits } = session.extend(golden.ids, { logits: "all" });
+    expect(relativeDifference(logits.data, golden.logits.data)).toBeLessThan(1e-5);
+    session.truncate(0);
+    golden.ids.forEach((id, i) => {
+      const last = session.extend([id]).logits.data;
+      expect(relativeDifference(last, row(golden.logits, i))).toBeLessThan(1e-5);
+    });
+    model.close();
+  });
+});
+
 describe("a cache policy", () => {
   const weights = lively(config, 5);
   const ids = [3, 22, 0, 7, 7, 19, 4, 11, 5, 6];
@@ -333,9 +360,9 @@ describe("a cache policy", () => {
     ];
     for (const options of choices) {
       const pass = await logitsWith(options, kernels);
-      expect(difference(pass.logits.data, plain.logits.data)).toBeLessThan(1e-5);
+      expect(relativeDifference(pass.logits.data, plain.logits.data)).toBeLessThan(1e-5);
       pass.taps!.attention!.forEach((matrix, layer) => {
-        expect(difference(matrix.data, plain.taps!.attention![layer]!.data)).toBeLessThan(1e-5);
+        expect(relativeDifference(matrix.data, plain.taps!.attention![layer]!.data)).toBeLessThan(1e-5);
       });
     }
   });
@@ -358,7 +385,7 @@ describe("a cache policy", () => {
     const renumbered = open.extend([5]).logits.data;
     // Un-rotated keys are renumbered: the pass sees the kept tokens as if they were the whole text.
     const alone = engine.openSession().extend([...kept.map((position) => ids[position]!), 5]).logits.data;
-    expect(difference(renumbered, alone)).toBeLessThan(1e-5);
+    expect(relativeDifference(renumbered, alone)).toBeLessThan(1e-5);
     session.extend(ids.slice(0, 10), { logits: "none" });
     const { taps } = session.score({ tokens: [5], parents: [-1] }, { taps: ["attention"] });
     expect([taps!.attention![0]!.rows, taps!.attention![0]!.columns]).toEqual([config.heads, kept.length + 1]);
