@@ -1,5 +1,6 @@
-/** What the techniques act on: contracts, an exact table model, the decoder, training and checkpoints. */
+/** What the techniques act on: contracts, an exact table model, the decoder and its engine, training and checkpoints. */
 export { type AdamWOptions, adamWStep, clipGlobalNorm, globalNorm, type Moments, warmupCosine } from "./adamw.ts";
+export type { CachePolicy, Selection, SelectionRequest } from "./cache-policy.ts";
 export {
   type OpenCheckpoint,
   openCheckpoint,
@@ -14,6 +15,7 @@ export * from "./decoder-config.ts";
 export { type Rotation, rotationAt } from "./decoder-llama.ts";
 export { Decoder } from "./decoder-session.ts";
 export * from "./embedded.ts";
+export { Engine, type EngineOptions, type EngineSessionOptions } from "./engine.ts";
 export * from "./evaluation.ts";
 export * from "./kneser-ney.ts";
 export * from "./language-model.ts";

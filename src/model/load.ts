@@ -1,4 +1,5 @@
 /** Models ready to run, with their tokenizers: from a checkpoint folder, from llama2.c's files, or the embedded pair. */
+import { ArgumentError } from "../errors.ts";
 import { readFileBytes } from "../files.ts";
 import type { Bpe } from "../tokenization/bpe.ts";
 import { SentencePieceBpe } from "../tokenization/sentencepiece-bpe.ts";
@@ -20,7 +21,7 @@ export interface RunningDecoder extends LanguageModel {
 export interface LoadOptions extends EngineOptions {
   /**
    * What runs the model: `"engine"`, the kernels, for inference; or `"tensors"`, the differentiable decoder on the tensor
-   * layer (a backend is made ready when none is). Default `"engine"`.
+   * layer (a backend is made ready when none is). Default: `TOKENTHRIFT_RUNS`, else `"engine"`.
    */
   readonly runs?: "engine" | "tensors";
 }
@@ -39,7 +40,7 @@ export interface LoadedModel {
  * @throws MemoryError when the model does not fit, before its weights are read
  */
 export async function loadCheckpoint(folder: string, options: LoadOptions = {}): Promise<LoadedModel> {
-  if (options.runs === "tensors") {
+  if (runner(options) === "tensors") {
     const { config, tensors, tokenizer, training } = await readCheckpoint(folder);
     const model = await onTensors(config, tensors);
     return training === undefined ? { model, tokenizer } : { model, tokenizer, training };
@@ -72,8 +73,21 @@ export async function loadLlama2c(
   const { config, tensors } = readLlama2c(await readFileBytes(weights), weights);
   const vocabulary = SentencePieceBpe.fromLlama2c(await readFileBytes(tokenizer), config.vocabularySize);
   const model =
-    options.runs === "tensors" ? await onTensors(config, tensors) : await Engine.open(config, tensors, options);
+    runner(options) === "tensors" ? await onTensors(config, tensors) : await Engine.open(config, tensors, options);
   return { model, tokenizer: vocabulary };
+}
+
+const runners = ["engine", "tensors"] as const;
+
+/** @throws ArgumentError on an unknown name */
+function runner({ runs }: LoadOptions): (typeof runners)[number] {
+  const fromEnvironment = typeof process === "undefined" ? undefined : process.env["TOKENTHRIFT_RUNS"] || undefined;
+  const name = runs ?? fromEnvironment ?? "engine";
+  const known = runners.find((one) => one === name);
+  if (known === undefined) {
+    throw new ArgumentError(runs === undefined ? "TOKENTHRIFT_RUNS" : "runs", '"engine" or "tensors"', name);
+  }
+  return known;
 }
 
 /** The tensor layer is loaded only here: the engine does without it. */

@@ -1,9 +1,9 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { FileError, FormatError } from "../../src/errors.ts";
-import { embeddedFolder, loadCheckpoint, loadLlama2c } from "../../src/model/index.ts";
+import { Decoder, Engine, embeddedFolder, loadCheckpoint, loadEmbedded, loadLlama2c } from "../../src/model/index.ts";
 import { ChainDrafter, generateAll } from "../../src/speculative/index.ts";
 
 const shared = join(import.meta.dirname, "..", "..", "..", "shared", "models");
@@ -32,6 +32,23 @@ describe.skipIf(!existsSync(weights))("loadLlama2c", () => {
     await expect(loadLlama2c(vocabulary, vocabulary)).rejects.toThrow(FormatError);
     await expect(loadLlama2c(weights, weights)).rejects.toThrow(FormatError);
     await expect(loadLlama2c(join(shared, "absent.bin"), vocabulary)).rejects.toThrow(/absent\.bin/);
+  });
+});
+
+describe("what runs a model", () => {
+  afterEach(() => {
+    vi.unstubAllEnvs();
+  });
+
+  it("is the engine, or the tensor decoder when asked for by option or environment", async () => {
+    vi.stubEnv("TOKENTHRIFT_RUNS", "");
+    expect((await loadEmbedded("draft")).model).toBeInstanceOf(Engine);
+    expect((await loadEmbedded("draft", { runs: "tensors" })).model).toBeInstanceOf(Decoder);
+    vi.stubEnv("TOKENTHRIFT_RUNS", "tensors");
+    expect((await loadEmbedded("draft")).model).toBeInstanceOf(Decoder);
+    expect((await loadEmbedded("draft", { runs: "engine" })).model).toBeInstanceOf(Engine);
+    vi.stubEnv("TOKENTHRIFT_RUNS", "motor");
+    await expect(loadEmbedded("draft")).rejects.toThrow(/TOKENTHRIFT_RUNS: expected "engine" or "tensors"/);
   });
 });
 
