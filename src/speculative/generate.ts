@@ -25,9 +25,9 @@ import { Random } from "../tensor/random.ts";
 import type { Draft, DraftContext, Drafter, Drafting } from "./drafter.ts";
 import { checkDraft, nodeDepths } from "./drafter.ts";
 import { plainDecoding } from "./plain-decoding.ts";
+import { recursiveRejectionSampling } from "./recursive-rejection-sampling.ts";
 import type { Sampling, SamplingOptions } from "./sampling.ts";
 import { resolveSampling } from "./sampling.ts";
-import { speculativeSampling } from "./speculative-sampling.ts";
 import type { Verdict, Verifier } from "./verifier.ts";
 import { checkVerdict } from "./verifier.ts";
 
@@ -35,7 +35,7 @@ import { checkVerdict } from "./verifier.ts";
 export interface GenerateOptions extends SamplingOptions {
   /** What guesses. Default: nothing does, which is plain decoding. */
   readonly drafter?: Drafter;
-  /** What decides which guesses stay. Default: speculative sampling, for chains. */
+  /** What decides which guesses stay. Default: recursive rejection sampling, lossless for chains and trees. */
   readonly verifier?: Verifier;
   /** Most tokens to generate, an integer >= 1. Default: until the context is full. */
   readonly maxTokens?: number;
@@ -161,7 +161,8 @@ export class Generation implements AsyncIterable<Step> {
 
   /** Use `generate`. */
   constructor(model: LanguageModel, prompt: ArrayLike<number>, options: GenerateOptions) {
-    const { drafter = plainDecoding, verifier = speculativeSampling, maxTokens = Number.POSITIVE_INFINITY } = options;
+    const { drafter = plainDecoding, verifier = recursiveRejectionSampling } = options;
+    const { maxTokens = Number.POSITIVE_INFINITY } = options;
     const { vocabularySize, contextLength } = model;
     if (prompt.length === 0) {
       throw new ArgumentError("prompt", "at least one token id", [], "Start from a beginning-of-text token.");

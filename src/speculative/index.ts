@@ -27,6 +27,7 @@ export { type GrowingTree, ModelDrafter, type ModelDrafterOptions } from "./mode
 export { plainDecoding } from "./plain-decoding.ts";
 export { type PromptLookupOptions, promptLookupDrafter } from "./prompt-lookup.ts";
 export { randomDrafter } from "./random-drafter.ts";
+export { recursiveRejectionSampling } from "./recursive-rejection-sampling.ts";
 export { resolveSampling, type Sampling, type SamplingOptions, tokenLaw } from "./sampling.ts";
-export { acceptanceRate, expectedTokensPerPass, residualLaw, speculativeSampling } from "./speculative-sampling.ts";
+export { acceptanceRate, acceptsGuess, expectedTokensPerPass, residualLaw } from "./speculative-sampling.ts";
 export { checkVerdict, childrenOf, type Verdict, type Verification, type Verifier } from "./verifier.ts";

@@ -1,5 +1,5 @@
 /**
- * Speculative sampling: verify a drafted chain so that what comes out has exactly the target's law.
+ * Speculative sampling: test a drafted chain so that what comes out has exactly the target's law.
  * Leviathan et al., arXiv 2211.17192, algorithm 1; Chen et al., arXiv 2302.01318, algorithm 2 (the same rule).
  *
  * A guess x drawn from q is kept with probability min(1, p(x) / q(x)). Where q overshoots p the surplus is turned away,
@@ -11,7 +11,10 @@
  *     acceptance     a = sum_x min(p(x), q(x)) = 1 - TV(p, q);  E[tokens per pass] = (1 - a^(g+1)) / (1 - a)
  *
  * At temperature 0 both laws are one-hot: a guess is accepted if it is the arg-max, and no draw can change the outcome.
- * A guess chosen without chance has the one-hot q (`laws[i] === null`): accept with p(x), else p without x, renormalised.
+ * A guess chosen without chance has the one-hot q: accept with p(x), else p without x, renormalised.
+ *
+ * This file is the test of one guess. The verifier that walks down a chain with it is recursive rejection sampling, of
+ * which a chain is the tree with one child per node.
  *
  * **Deviations**: none. Laws are doubles, and the test is written u q(x) < p(x), which spares the division.
  *
@@ -19,47 +22,22 @@
  *
  * Worked example: p = [.3, .4, .3], q = [.6, .3, .1]: acceptance .3 + .3 + .1 = .7, residual [0, .1, .2] / .3 = [0, 1/3, 2/3].
  */
-import { ArgumentError } from "../errors.ts";
-import { row } from "../model/language-model.ts";
-import { tokenLaw } from "./sampling.ts";
-import type { Verdict, Verification, Verifier } from "./verifier.ts";
-import { childrenOf } from "./verifier.ts";
+import type { Random } from "../tensor/random.ts";
+import { recursiveRejectionSampling } from "./recursive-rejection-sampling.ts";
+import type { Verifier } from "./verifier.ts";
 
-/** The lossless verifier of chains. Keeps nothing between calls, so one instance serves everybody. */
-export const speculativeSampling: Verifier = { verify };
+/** The old name. */
+export const speculativeSampling: Verifier = {
+  verify: (verification) => recursiveRejectionSampling.verify(verification),
+};
 
-function verify({ draft, logits, sampling, random }: Verification): Verdict {
-  const path = [0];
-  for (let node = 0; ; ) {
-    const p = tokenLaw(row(logits, node), sampling);
-    const children = childrenOf(draft, node);
-    if (children.length === 0) return { kind: "completed", path, token: random.categorical(p) };
-    if (children.length > 1) {
-      throw new ArgumentError(
-        "draft",
-        "a chain",
-        `${children.length} children of node ${node}`,
-        "Speculative sampling tests one guess per position. Give trees to a verifier of trees.",
-      );
-    }
-    const child = children[0]!;
-    const guess = draft.tokens[child]!;
-    const q = draft.laws[child]!;
-    const qGuess = q === null ? 1 : q[guess]!;
-    if (!(qGuess > 0)) {
-      throw new ArgumentError(
-        `draft.laws[${child}]`,
-        `a positive probability for the token that was drawn (${guess})`,
-        qGuess,
-        "The law must be the one the guess was really drawn from.",
-      );
-    }
-    if (!(random.uniform() * qGuess < p[guess]!)) {
-      return { kind: "corrected", path, token: random.categorical(residualLaw(p, q ?? oneHot(p.length, guess))) };
-    }
-    path.push(child);
-    node = child;
-  }
+/**
+ * Whether a guess stays: true with probability min(1, p(guess) / q(guess)).
+ * @param p the target's law, [n]
+ * @param q the law the guess was drawn from, [n], positive at the guess
+ */
+export function acceptsGuess(p: Float64Array, q: Float64Array, guess: number, random: Random): boolean {
+  return random.uniform() * q[guess]! < p[guess]!;
 }
 
 /**
@@ -94,10 +72,4 @@ export function expectedTokensPerPass(acceptance: number, gamma: number): number
   let sum = 0;
   for (let i = 0; i <= gamma; i++) sum += acceptance ** i;
   return sum;
-}
-
-function oneHot(size: number, index: number): Float64Array {
-  const law = new Float64Array(size);
-  law[index] = 1;
-  return law;
 }

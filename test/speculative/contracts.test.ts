@@ -6,14 +6,13 @@ import { describe, expect, it } from "vitest";
 import type { ExtendOptions, LanguageModel, PassOptions, Taps } from "../../src/model/language-model.ts";
 import { row } from "../../src/model/language-model.ts";
 import { TableModel } from "../../src/model/table-model.ts";
-import type { Draft, Drafter, Drafting, DraftStart, VerifiedPass, Verifier } from "../../src/speculative/index.ts";
+import type { Draft, Drafter, Drafting, DraftStart, VerifiedPass } from "../../src/speculative/index.ts";
 import {
   childrenOf,
   generate,
   generateAll,
   nodeDepths,
   plainDecoding,
-  residualLaw,
   rootDraft,
   tokenLaw,
 } from "../../src/speculative/index.ts";
@@ -27,28 +26,6 @@ const stateless = (propose: Drafting["propose"]): Drafter => ({
   ...plainDecoding,
   open: (start) => ({ ...plainDecoding.open(start), propose }),
 });
-
-/** Recursive rejection: each child against what its earlier siblings left of the target's law. */
-const treeVerifier: Verifier = {
-  verify({ draft, logits, sampling, random }) {
-    const path = [0];
-    for (;;) {
-      const node = path.at(-1)!;
-      let p = tokenLaw(row(logits, node), sampling);
-      const children = childrenOf(draft, node);
-      if (children.length === 0) return { kind: "completed", path, token: random.categorical(p) };
-      const accepted = children.find((child) => {
-        const guess = draft.tokens[child]!;
-        const q = draft.laws[child] ?? Float64Array.from(p, (_, i) => (i === guess ? 1 : 0));
-        if (random.uniform() * q[guess]! < p[guess]!) return true;
-        p = residualLaw(p, q);
-        return false;
-      });
-      if (accepted === undefined) return { kind: "corrected", path, token: random.categorical(p) };
-      path.push(accepted);
-    }
-  },
-};
 
 type Kind = "with replacement" | "without replacement" | "without replacement, declared as with" | "chosen";
 
@@ -81,7 +58,7 @@ describe("trees", () => {
   it.each(["with replacement", "without replacement", "chosen"] as const)(
     "of siblings %s keep the target's joint law, 50,000 draws",
     (kind) => {
-      const options = { drafter: pairs(kind), verifier: treeVerifier, temperature: 1 };
+      const options = { drafter: pairs(kind), temperature: 1 };
       const fit = fitOfFirstTwoTokens(target, [0, 1], 50_000, options);
       expect(fit.chiSquare).toBeLessThan(fit.limit);
       expect(fit.tokensPerPass).toBeGreaterThan(1.5);
@@ -90,14 +67,13 @@ describe("trees", () => {
 
   it("fail that test when the laws do not say how siblings were drawn", () => {
     const drafter = pairs("without replacement, declared as with");
-    const fit = fitOfFirstTwoTokens(target, [0, 1], 50_000, { drafter, verifier: treeVerifier, temperature: 1 });
+    const fit = fitOfFirstTwoTokens(target, [0, 1], 50_000, { drafter, temperature: 1 });
     expect(fit.chiSquare).toBeGreaterThan(5 * fit.limit);
   });
 
   it("equal plain decoding at temperature 0, their counts by depth included", async () => {
-    const options = { verifier: treeVerifier, maxTokens: 30 };
     const plain = await generateAll(target, [0], { maxTokens: 30 });
-    const report = await generateAll(target, [0], { ...options, drafter: pairs("chosen") });
+    const report = await generateAll(target, [0], { maxTokens: 30, drafter: pairs("chosen") });
     expect(report.tokens).toEqual(plain.tokens);
     expect(report.targetPasses).toBeLessThan(30);
     expect(report.tokens.length).toBe(report.accepted + report.targetPasses);
@@ -110,7 +86,7 @@ describe("trees", () => {
     // Root 0 with children 1 (a leaf) and 2 -> 3 -> 3; the target is sure of 1 after 0.
     const sure = TableModel.fromRows([[0, 1, 0, 0]]);
     const tree: Draft = { tokens: [0, 1, 2, 3, 3], parents: [-1, 0, 0, 2, 3], laws: [null, null, null, null, null] };
-    const generation = generate(sure, [0], { drafter: stateless(() => tree), verifier: treeVerifier });
+    const generation = generate(sure, [0], { drafter: stateless(() => tree) });
     expect(generation.step()).toMatchObject({ kind: "completed", path: [0, 1], tokens: [1, 1] });
     expect(generation.report).toMatchObject({ drafted: 4, accepted: 1, targetPasses: 1 });
     expect(generation.report.positions).toEqual([
@@ -227,7 +203,7 @@ describe("what a drafter is told", () => {
       },
       reset() {},
     };
-    const options = { drafter, verifier: treeVerifier, maxTokens: 4, topP: 0.5 };
+    const options = { drafter, maxTokens: 4, topP: 0.5 };
     const generation = generate(tapped, [1, 2, 3], options);
     const steps = [];
     for (let step = generation.step(); step !== undefined; step = generation.step()) steps.push(step);

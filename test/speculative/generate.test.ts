@@ -11,8 +11,8 @@ import {
   generateAll,
   plainDecoding,
   randomDrafter,
+  recursiveRejectionSampling,
   rootDraft,
-  speculativeSampling,
 } from "../../src/speculative/index.ts";
 
 /** Runs to the end without waiting. */
@@ -344,7 +344,7 @@ describe("the end", () => {
     const verifier: Verifier = {
       verify(verification) {
         if (verification.draft.tokens[0] === 2) throw bug;
-        return speculativeSampling.verify(verification);
+        return recursiveRejectionSampling.verify(verification);
       },
     };
     const generation = generate(failing.model, [0], { verifier });
