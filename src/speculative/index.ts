@@ -29,5 +29,14 @@ export { type PromptLookupOptions, promptLookupDrafter } from "./prompt-lookup.t
 export { randomDrafter } from "./random-drafter.ts";
 export { recursiveRejectionSampling } from "./recursive-rejection-sampling.ts";
 export { resolveSampling, type Sampling, type SamplingOptions, tokenLaw } from "./sampling.ts";
+export {
+  OptimalTrees,
+  type PositionalAcceptanceOptions,
+  positionalAcceptance,
+  SequoiaDrafter,
+  type SequoiaOptions,
+  type TreeCosts,
+  type TreeShape,
+} from "./sequoia.ts";
 export { acceptanceRate, acceptsGuess, expectedTokensPerPass, residualLaw } from "./speculative-sampling.ts";
 export { checkVerdict, childrenOf, type Verdict, type Verification, type Verifier } from "./verifier.ts";
