@@ -6,7 +6,7 @@
  */
 import { ArgumentError } from "./errors.ts";
 import type { LanguageModel } from "./model/language-model.ts";
-import type { GenerateOptions } from "./speculative/index.ts";
+import type { GenerateOptions, SamplingOptions } from "./speculative/index.ts";
 import type { Tokenizer } from "./tokenization/index.ts";
 
 /** Where a technique was published. */
@@ -36,6 +36,10 @@ export type TechniqueRun =
       readonly method: (options: {
         readonly gamma?: number;
         readonly draft?: LanguageModel;
+        /** The model it will be run on, how its tokens will be drawn, and prompts of its tokenizer to measure on. */
+        readonly target: LanguageModel;
+        readonly sampling: SamplingOptions;
+        readonly calibration: readonly ArrayLike<number>[];
       }) => Promise<Pick<GenerateOptions, "drafter" | "verifier">>;
     };
 
@@ -187,6 +191,53 @@ export const catalog: readonly Technique[] = [
         if (draft === undefined) throw new ArgumentError("draft", "a model to guess with", draft);
         const { ChainDrafter } = await import("./speculative/index.ts");
         return { drafter: new ChainDrafter(draft, gamma === undefined ? {} : { gamma }) };
+      },
+    },
+  },
+  {
+    name: "sequoia",
+    title: "Sequoia",
+    paper: {
+      title: "Sequoia: Scalable, Robust, and Hardware-aware Speculative Decoding",
+      arXiv: "2402.12374",
+      year: 2024,
+    },
+    family: "speculative",
+    module: "src/speculative/sequoia.ts",
+    command: "tokenthrift run sequoia --gamma 16 --max-tokens 48",
+    example: "examples/sequoia.ts",
+    saves: "target passes per token",
+    exact: "lossless",
+    summary:
+      "The tree of guesses with the most expected tokens for its size, from how often each rank of guess is right.",
+    explain: [
+      "A tree has room for second thoughts: where the first guess is rejected, its sibling may be accepted. How many " +
+        "children should a node have, and how deep should the tree be? Sequoia measures, on a few prompts, how often the " +
+        "k-th child of a node is the one accepted, and calls that P[k]. A node reached along children of ranks k1, k2, .. " +
+        "is then reached with probability P[k1] P[k2] .., and the best tree is found by dynamic programming:",
+      "  expected tokens per pass = sum over nodes of the product of P along the path",
+      "  best(n nodes, c children) = max over y of best(y, c - 1) + P[c] best(n - y)",
+      "Siblings are drawn without replacement, so none is wasted on a copy. Verification tests them in turn, each against " +
+        "what the rejected ones left of the target's law, and the text has exactly that law. At temperature 0 the most " +
+        "probable tokens are taken instead of drawn ones.",
+      "The right size depends on the machine: given what a target pass over n nodes and a draft pass cost, the tree with " +
+        "the least cost per expected token is chosen, which may be none at all.",
+      "What it costs: one draft pass per level, a target pass over all nodes, and the measurement, once. The tree is the " +
+        "same for every text. Deviations: budgets count guesses, not the root; one draft pass less is charged than in " +
+        "the released code, which feeds the leaves too; near the end of the context the best smaller tree is drafted.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["gamma", "draft"],
+      method: async ({ gamma, draft, target, sampling, calibration }) => {
+        if (draft === undefined) throw new ArgumentError("draft", "a model to guess with", draft);
+        const { positionalAcceptance, SequoiaDrafter } = await import("./speculative/index.ts");
+        const acceptance = await positionalAcceptance(target, draft, calibration, {
+          ...sampling,
+          width: 8,
+          maxTokens: 32,
+        });
+        return { drafter: new SequoiaDrafter(draft, { acceptance, ...(gamma !== undefined && { budget: gamma }) }) };
       },
     },
   },

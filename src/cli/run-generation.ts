@@ -1,7 +1,8 @@
 /** `run` for methods of generation: the text, who wrote which token, what it cost, and whether it is plain decoding's. */
 import type { TechniqueRun } from "../catalog.ts";
+import { heldOutPrompts } from "../held-out-prompts.ts";
 import { addCosts } from "../model/language-model.ts";
-import { type GenerateOptions, generate, type Report } from "../speculative/index.ts";
+import { type GenerateOptions, generate, type Report, type SamplingOptions } from "../speculative/index.ts";
 import type { Input } from "./command-line.ts";
 import { authoredPieces, runToEnd, sameTokens } from "./generated-text.ts";
 import { grouped, type Io, painter, printable, table, textWidth, wrap, writeJson } from "./output.ts";
@@ -23,15 +24,27 @@ export async function runGeneration(
   const { model, tokenizer } = target;
   const prompt = Array.from(tokenizer.encode(text, { disallowedSpecial: [] }));
   const end = tokenizer.specialTokens.get("<|endoftext|>");
-  const options: GenerateOptions = {
-    maxTokens,
-    seed: seed ?? 0,
+  const sampling: SamplingOptions = {
     ...(temperature !== undefined && { temperature }),
     ...(topK !== undefined && { topK }),
     ...(topP !== undefined && { topP }),
+  };
+  const options: GenerateOptions = {
+    ...sampling,
+    maxTokens,
+    seed: seed ?? 0,
     ...(end !== undefined && { stopTokens: [end] }),
   };
-  const part = await method({ ...(gamma !== undefined && { gamma }), ...(draft && { draft: draft.model }) });
+  const part = await method({
+    ...(gamma !== undefined && { gamma }),
+    ...(draft && { draft: draft.model }),
+    target: model,
+    sampling,
+    calibration: heldOutPrompts
+      .filter((held) => held.text !== text)
+      .map((held) => tokenizer.encode(held.text))
+      .filter((ids) => ids.length <= model.contextLength / 2),
+  });
 
   const { report, steps } = runToEnd(generate(model, prompt, { ...options, ...part }));
   const greedy = (temperature ?? 0) === 0;

@@ -18,7 +18,7 @@ export const runCommand: Command = {
     { name: "file", value: "<path>", help: "read the text from a UTF-8 file instead" },
     { name: "model", value: "<dir>", help: "checkpoint folder of the model (default: the embedded target)" },
     { name: "draft", value: "<dir>", help: "checkpoint folder of the draft (default: the embedded draft)" },
-    { name: "gamma", value: "<n>", help: "guesses per target pass (default: 4)" },
+    { name: "gamma", value: "<n>", help: "guesses per target pass (default: the technique's own)" },
     { name: "max-tokens", value: "<n>", help: "tokens to generate (default: 64), or to show (default: 400)" },
     { name: "temperature", value: "<t>", help: "0 takes the most probable token (default: 0)" },
     { name: "top-k", value: "<k>", help: "draw among the k most probable tokens only" },

@@ -105,10 +105,10 @@ describe("a wrong command line", () => {
     [["run", "bpe", "--prompt", "--json"], "--prompt needs a value"],
     [["run", "bpe", "--json=yes"], '--json takes no value, got "yes".'],
     [["run", "bpe", "--prompt", "a", "--file", "b"], "give --prompt or --file, not both."],
-    [["run", "bpe", "--gamma", "2"], "--gamma means nothing to bpe. It is for: random-drafter, speculative-sampling."],
+    [["run", "bpe", "--gamma", "2"], "--gamma means nothing to bpe. It is for: random-drafter, speculative-sampling"],
     [
       ["run", "plain-decoding", "--draft", "x"],
-      "--draft means nothing to plain-decoding. It is for: speculative-sampling.",
+      "--draft means nothing to plain-decoding. It is for: speculative-sampling",
     ],
     [["run", "plain-decoding", "--seed", "x"], '--seed: expected a number, got "x".'],
     [["run", "plain-decoding", "--max-tokens", "1.5"], '--max-tokens: expected an integer, got "1.5".'],
