@@ -40,3 +40,13 @@ export {
 } from "./sequoia.ts";
 export { acceptanceRate, acceptsGuess, expectedTokensPerPass, residualLaw } from "./speculative-sampling.ts";
 export { checkVerdict, childrenOf, type Verdict, type Verification, type Verifier } from "./verifier.ts";
+export {
+  type ContractCheck,
+  type GreedyCheck,
+  type LawCheck,
+  type LosslessCheck,
+  type LosslessReport,
+  type VerifyLosslessOptions,
+  verifyLossless,
+} from "./verify-lossless.ts";
+export type { ContractRule, Strategy, StrategyFactory } from "./watched-generation.ts";
