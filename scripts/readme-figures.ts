@@ -12,6 +12,7 @@ import {
   gammaPicture,
   languagePicture,
   learningPicture,
+  passCostPicture,
 } from "../src/demo/pictures.ts";
 import { writeFilesAtomic } from "../src/files.ts";
 
@@ -21,8 +22,9 @@ const figures: Figures =
 
 const standalone = { standalone: true };
 const pictures: Record<string, string | undefined> = {
-  completion: completionPicture(figures.speculation, standalone),
+  completion: completionPicture(figures.speculation.tensors, standalone),
   speculation: gammaPicture(figures.speculation, standalone),
+  "pass-costs": passCostPicture(figures.speculation, standalone),
   languages: "unavailable" in figures.languages ? undefined : languagePicture(figures.languages, standalone),
   "bits-per-byte": bitsPicture(figures, standalone),
   "learning-curves": learningPicture(figures, standalone),

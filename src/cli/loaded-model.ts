@@ -2,12 +2,16 @@
 import { ArgumentError } from "../errors.ts";
 import { allowRelaxedSimd } from "../kernels/relaxed-simd.ts";
 import { type EmbeddedModel, embeddedFolder } from "../model/embedded.ts";
-import { type LoadedModel, loadCheckpoint } from "../model/load.ts";
+import { type LoadedModel, type LoadOptions, loadCheckpoint } from "../model/load.ts";
 
 /** The model in a checkpoint folder; without a folder, an embedded one. Throws what `loadCheckpoint` throws. */
-export async function loadModel(folder: string | undefined, embedded: EmbeddedModel): Promise<LoadedModel> {
+export async function loadModel(
+  folder: string | undefined,
+  embedded: EmbeddedModel,
+  options: LoadOptions = {},
+): Promise<LoadedModel> {
   await allowRelaxedSimd(); // the process is ours
-  return loadCheckpoint(folder ?? embeddedFolder(embedded));
+  return loadCheckpoint(folder ?? embeddedFolder(embedded), options);
 }
 
 /**

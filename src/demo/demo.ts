@@ -1,4 +1,4 @@
-/** The demo: measures, prints as it goes, and writes the report. Loads TensorFlow.js. */
+/** The demo: measures, prints as it goes, and writes the report. Loads TensorFlow.js, for the tensor decoder. */
 import { cpus } from "node:os";
 import { join } from "node:path";
 import { loadModel, requireSameTokenizer } from "../cli/loaded-model.ts";
@@ -7,12 +7,23 @@ import { version } from "../cli/version.ts";
 import { writeFilesAtomic } from "../files.ts";
 import { heldOutPrompts } from "../held-out-prompts.ts";
 import { parameterCount } from "../model/decoder-config.ts";
+import type { LanguageModel } from "../model/language-model.ts";
 import { duration, Progress } from "../progress.ts";
+import { measurePassCosts } from "../speculative/pass-costs.ts";
 import { activeBackend } from "../tensor/backend.ts";
-import { type Figures, promptTable, sampledRemark, share, yesNo } from "./figures.ts";
+import {
+  breakEven,
+  type Figures,
+  promptTable,
+  type RunnerFigures,
+  runnerRemark,
+  sampledRemark,
+  share,
+  yesNo,
+} from "./figures.ts";
 import { type LanguageFigures, measureLanguages } from "./languages.ts";
 import { reportHtml } from "./report.ts";
-import { measureSpeculation, type SpeculationFigures, type SpeculationOptions } from "./speculation.ts";
+import { measureSpeculation, type SpeculationOptions } from "./speculation.ts";
 import { trainingFigures } from "./training-record.ts";
 
 export interface DemoOptions {
@@ -32,6 +43,7 @@ export async function measureFigures(options: DemoOptions = {}): Promise<Figures
   const target = await loadModel(options.target, "target");
   const draft = await loadModel(options.draft, "draft");
   requireSameTokenizer(target, draft);
+  const onTensors = await loadModel(options.target, "target", { runs: "tensors" });
   try {
     const { tokenizer } = target;
     const progress = new Progress("counting tokens", 14);
@@ -40,20 +52,28 @@ export async function measureFigures(options: DemoOptions = {}): Promise<Figures
     print(languageText(languages));
 
     const end = tokenizer.specialTokens.get("<|endoftext|>");
-    let decoding: Progress | undefined;
-    const speculation = await measureSpeculation({
-      target: target.model,
-      draft: draft.model,
-      tokenizer,
-      prompts: heldOutPrompts,
-      stopTokens: end === undefined ? [] : [end],
-      ...options.speculation,
-      onRun: (done, total) => {
-        decoding ??= new Progress("decoding", total);
-        decoding.update(done);
-      },
-    });
-    decoding?.finish();
+    const decode = async (model: LanguageModel, label: string): Promise<RunnerFigures> => {
+      const passCosts = measurePassCosts(model);
+      let decoding: Progress | undefined;
+      const figures = await measureSpeculation({
+        target: model,
+        draft: draft.model,
+        tokenizer,
+        prompts: heldOutPrompts,
+        stopTokens: end === undefined ? [] : [end],
+        ...options.speculation,
+        onRun: (done, total) => {
+          decoding ??= new Progress(label, total);
+          decoding.update(done);
+        },
+      });
+      decoding?.finish();
+      return { ...figures, passCosts };
+    };
+    const speculation = {
+      tensors: await decode(onTensors.model, "decoding, tensors"),
+      engine: await decode(target.model, "decoding, engine"),
+    };
     print(speculationText(speculation));
     return {
       run: {
@@ -72,8 +92,7 @@ export async function measureFigures(options: DemoOptions = {}): Promise<Figures
       speculation,
     };
   } finally {
-    target.model.close();
-    draft.model.close();
+    for (const { model } of [target, draft, onTensors]) model.close();
   }
 }
 
@@ -109,35 +128,41 @@ function languageText(figures: LanguageFigures | { readonly unavailable: string 
   ].join("\n");
 }
 
-function speculationText(figures: SpeculationFigures): string {
-  const { prompts, maxTokens, byGamma, fastestGamma, repetitions, sampled } = figures;
-  const identical = byGamma.flatMap((one) => one.prompts).filter((prompt) => prompt.identical).length;
-  const compared = byGamma.length * prompts.length;
+function speculationText({ tensors, engine }: Figures["speculation"]): string {
+  const { prompts, maxTokens, byGamma, fastestGamma, repetitions, sampled } = tensors;
+  const completions = [tensors, engine].flatMap((runner) => runner.byGamma.flatMap((one) => one.prompts));
+  const identical = completions.filter((prompt) => prompt.identical).length;
   return [
     `Plain against speculative decoding (${prompts.length} held-out prompts, up to ${maxTokens} tokens each, temperature 0)`,
     table([
-      ["gamma", "tokens per target pass", "seconds ratio", "multiply-adds ratio", "accepted", "identical"],
-      ["plain", "1.00", "1.00", "1.00", "-", "-"],
-      ...byGamma.map((one) => [
+      ["", "", "", "", "tensor decoder", "", "engine", "", ""],
+      ["gamma", "tokens per", "multiply-", "accepted", "pass costs", "speed", "pass costs", "speed", "identical"],
+      ["", "target pass", "adds", "", "", "", "", "", ""],
+      ["plain", "1.00", "1.00", "-", "1.00", "1.00", "1.00", "1.00", "-"],
+      ...byGamma.map((one, i) => [
         String(one.gamma),
         one.tokensPerPass.toFixed(2),
-        one.secondsRatio.toFixed(2),
         one.multiplyAddsRatio.toFixed(2),
         share(one.accepted, one.drafted),
-        yesNo(one.identical),
+        breakEven(tensors, one.gamma).toFixed(2),
+        one.secondsRatio.toFixed(2),
+        breakEven(engine, one.gamma).toFixed(2),
+        engine.byGamma[i]!.secondsRatio.toFixed(2),
+        yesNo(one.identical && engine.byGamma[i]!.identical),
       ]),
     ]),
     "",
-    `By prompt, gamma ${fastestGamma} (the fastest of this run)`,
-    table(promptTable(figures)),
-    "",
-    `identical: ${yesNo(identical === compared)} (${identical} of ${compared} completions equal plain decoding's, token for token)`,
     wrap(
-      `Seconds ratio: plain decoding's seconds over the method's, medians of ${repetitions}, measured interleaved in ` +
-        "this run; above 1 is faster. Multiply-adds ratio: the method's, draft included, over plain decoding's: " +
-        "speculation spends more arithmetic in fewer passes.",
+      "Speed: plain decoding's seconds over the method's on the same runner, medians of " +
+        `${repetitions}, interleaved in this run; above 1 is faster. ${runnerRemark()} ` +
+        "Multiply-adds: target and draft together, over plain decoding's.",
       100,
     ),
+    "",
+    `By prompt, gamma ${fastestGamma} (the fastest of this run on the tensor decoder)`,
+    table(promptTable(tensors)),
+    "",
+    `identical: ${yesNo(identical === completions.length)} (${identical} of ${completions.length} completions equal plain decoding's, token for token)`,
     "",
     wrap(sampledRemark(sampled), 100),
   ].join("\n");

@@ -1,4 +1,5 @@
 /** What the demo finds out, and how some of it is put in words. */
+import { type PassCosts, passCost } from "../speculative/pass-costs.ts";
 import type { LanguageFigures } from "./languages.ts";
 import type { SpeculationFigures } from "./speculation.ts";
 import type { TrainingFigures } from "./training-record.ts";
@@ -18,7 +19,34 @@ export interface Figures {
     readonly draft: TrainingFigures & { readonly parameters: number };
   };
   readonly languages: LanguageFigures | { readonly unavailable: string };
-  readonly speculation: SpeculationFigures;
+  /** The same settings and prompts, by what runs the target. The draft runs on the engine both times. */
+  readonly speculation: Readonly<Record<TargetRunner, RunnerFigures>>;
+}
+
+/**
+ * What runs the target. `"tensors"`: the tensor decoder, which waits longer for each small operation than the arithmetic
+ * takes, so that a pass over many tokens costs little more than one over a single token, as where weights have to be
+ * fetched first (on a GPU). `"engine"`: the kernels, whose passes cost what their arithmetic costs.
+ */
+export type TargetRunner = "tensors" | "engine";
+
+export interface RunnerFigures extends SpeculationFigures {
+  /** What the target's passes cost by their number of tokens. */
+  readonly passCosts: PassCosts;
+}
+
+/** Cost of a pass of gamma guesses and the pending token, in passes over one token: what a step's tokens must exceed. */
+export function breakEven({ passCosts }: RunnerFigures, gamma: number): number {
+  return passCost(passCosts, gamma + 1);
+}
+
+/** Why the two runners differ. */
+export function runnerRemark(): string {
+  return (
+    "A step pays when its tokens exceed what its pass costs, in passes over one token, and the drafting. On the tensor " +
+    "decoder a pass waits for many small operations and costs nearly the same for one token or several, as on a GPU; on " +
+    "the engine a pass costs its arithmetic, and speculation spends more of that."
+  );
 }
 
 /** What can honestly be said of one sampled run. */

@@ -1,5 +1,6 @@
 /** The demo's figures as plots: the same pictures for the report and for the README. */
-import type { Figures } from "./figures.ts";
+import { passCost } from "../speculative/pass-costs.ts";
+import type { Figures, RunnerFigures } from "./figures.ts";
 import type { LanguageFigures } from "./languages.ts";
 import { barPlot, linePlot, type PlotText, tokenPlot } from "./plot.ts";
 import type { SpeculationFigures } from "./speculation.ts";
@@ -26,26 +27,51 @@ export function languagePicture(figures: LanguageFigures, style: Style = {}): st
   });
 }
 
-export function gammaPicture({ byGamma }: SpeculationFigures, style: Style = {}): string {
-  const last = byGamma.at(-1)!;
+export function gammaPicture({ tensors, engine }: Figures["speculation"], style: Style = {}): string {
+  const { byGamma } = tensors;
+  const [first, last] = [byGamma[0]!, byGamma.at(-1)!];
+  const best = ({ byGamma: rows }: RunnerFigures): string =>
+    Math.max(...rows.map(({ secondsRatio }) => secondsRatio)).toFixed(2);
   return linePlot({
     id: "gamma",
     title: "Speculative decoding against plain decoding",
     description:
-      `By guesses per pass. Tokens per target pass go from ${byGamma[0]!.tokensPerPass.toFixed(2)} at ` +
-      `${byGamma[0]!.gamma} to ${last.tokensPerPass.toFixed(2)} at ${last.gamma}; the seconds ratio from ` +
-      `${byGamma[0]!.secondsRatio.toFixed(2)} to ${last.secondsRatio.toFixed(2)}; the multiply-adds ratio from ` +
-      `${byGamma[0]!.multiplyAddsRatio.toFixed(2)} to ${last.multiplyAddsRatio.toFixed(2)}.`,
+      `By guesses per pass. Tokens per target pass go from ${first.tokensPerPass.toFixed(2)} at ${first.gamma} to ` +
+      `${last.tokensPerPass.toFixed(2)} at ${last.gamma}; the best speed is ${best(tensors)} times plain decoding's on ` +
+      `the tensor decoder and ${best(engine)} times on the engine.`,
     series: [
       { name: "tokens per target pass", points: byGamma.map((one) => [one.gamma, one.tokensPerPass]) },
-      { name: "speed (seconds)", points: byGamma.map((one) => [one.gamma, one.secondsRatio]) },
-      { name: "multiply-adds (cost)", points: byGamma.map((one) => [one.gamma, one.multiplyAddsRatio]) },
+      { name: "speed, tensor decoder", points: byGamma.map((one) => [one.gamma, one.secondsRatio]) },
+      { name: "speed, engine", points: engine.byGamma.map((one) => [one.gamma, one.secondsRatio]) },
     ],
     xLabel: "gamma: guesses per target pass",
     yLabel: "relative to plain decoding",
     yFrom: 0,
     xTicks: byGamma.map(({ gamma }) => gamma),
     reference: { y: 1, label: "plain decoding" },
+    ...style,
+  });
+}
+
+export function passCostPicture({ tensors, engine }: Figures["speculation"], style: Style = {}): string {
+  const points = ({ passCosts: { nodes, costs } }: RunnerFigures) =>
+    nodes.flatMap((size, i) => (size <= 16 ? [[size, costs[i]!] as const] : []));
+  const at = (runner: RunnerFigures, size: number): string => passCost(runner.passCosts, size).toFixed(1);
+  return linePlot({
+    id: "pass-costs",
+    title: "What a pass costs by the tokens in it",
+    description:
+      `In passes over one token. Eight tokens cost ${at(tensors, 8)} on the tensor decoder and ${at(engine, 8)} on the ` +
+      `engine, sixteen ${at(tensors, 16)} and ${at(engine, 16)}.`,
+    series: [
+      { name: "tensor decoder", points: points(tensors) },
+      { name: "engine", points: points(engine) },
+    ],
+    xLabel: "tokens in the pass",
+    yLabel: "passes over one token",
+    yFrom: 0,
+    xTicks: [1, 2, 4, 8, 16],
+    reference: { y: 1, label: "one token" },
     ...style,
   });
 }

@@ -2,7 +2,7 @@
  * The report: one HTML file with everything in it. No script runs, nothing is fetched; colours follow the reader's
  * light or dark setting. Every plot stands beside a table of its figures, and all figures are in the page as JSON.
  */
-import { type Figures, promptTable, sampledRemark, share, yesNo } from "./figures.ts";
+import { breakEven, type Figures, promptTable, runnerRemark, sampledRemark, share, yesNo } from "./figures.ts";
 import type { LanguageFigures } from "./languages.ts";
 import {
   bitsPicture,
@@ -10,10 +10,10 @@ import {
   gammaPicture,
   languagePicture,
   learningPicture,
+  passCostPicture,
   positionPicture,
 } from "./pictures.ts";
 import { escaped, paletteCss, plotCss } from "./plot.ts";
-import type { SpeculationFigures } from "./speculation.ts";
 
 const pageCss = `${paletteCss(":root")}
 *{box-sizing:border-box}
@@ -80,14 +80,17 @@ only.</p></footer>
 }
 
 function summary({ speculation, languages }: Figures): string {
-  const { byGamma, fastestGamma } = speculation;
-  const fastest = byGamma.find(({ gamma }) => gamma === fastestGamma)!;
-  const most = byGamma.reduce((a, b) => (b.tokensPerPass > a.tokensPerPass ? b : a));
-  const completions = byGamma.flatMap((one) => one.prompts);
+  const { tensors, engine } = speculation;
+  const fastest = tensors.byGamma.find(({ gamma }) => gamma === tensors.fastestGamma)!;
+  const most = tensors.byGamma.reduce((a, b) => (b.tokensPerPass > a.tokensPerPass ? b : a));
+  const completions = [tensors, engine].flatMap(({ byGamma }) => byGamma.flatMap((one) => one.prompts));
   const equal = completions.filter(({ identical }) => identical).length;
   const facts = [
     [most.tokensPerPass.toFixed(2), `tokens per target pass at gamma ${most.gamma}; plain decoding has 1`],
-    [`${fastest.secondsRatio.toFixed(2)} \u00d7`, `as fast as plain decoding at gamma ${fastest.gamma}, in this run`],
+    [
+      `${fastest.secondsRatio.toFixed(2)} \u00d7`,
+      `as fast as plain decoding at gamma ${fastest.gamma} where wide passes are cheap, in this run`,
+    ],
     [
       equal === completions.length ? "yes" : "NO",
       `identical to plain decoding, token for token: ${equal} of ${completions.length} completions`,
@@ -103,44 +106,55 @@ function summary({ speculation, languages }: Figures): string {
     .join("")}</ul>`;
 }
 
-function speculationSection(figures: SpeculationFigures): string {
-  const { prompts, maxTokens, byGamma, repetitions, fastestGamma, completion, sampled } = figures;
-  const [promptHead, ...promptRows] = promptTable(figures);
+function speculationSection(speculation: Figures["speculation"]): string {
+  const { tensors, engine } = speculation;
+  const { prompts, maxTokens, byGamma, repetitions, fastestGamma, completion, sampled } = tensors;
+  const [promptHead, ...promptRows] = promptTable(tensors);
   return `<h2>The same text in fewer passes</h2>
 <p>A small model guesses a few tokens ahead, the large one checks them all in one pass (speculative sampling, arXiv
 2211.17192). ${prompts.length} prompts from files that neither model was trained on, up to ${maxTokens} tokens each,
 temperature 0.</p>
-${figure(completionPicture(figures), `A completion at gamma ${completion.gamma}, from ${completion.prompt.source}. The prompt is grey.`)}
-${figure(gammaPicture(figures), `Above 1 is better for tokens per pass and speed, worse for multiply-adds. Seconds: plain decoding's over the method's, medians of ${repetitions} interleaved runs. Multiply-adds: target and draft together, over plain decoding's.`)}
+${figure(completionPicture(tensors), `A completion at gamma ${completion.gamma}, from ${completion.prompt.source}. The prompt is grey.`)}
+${figure(gammaPicture(speculation), `Above 1 is better. Speed: plain decoding's seconds over the method's on the same runner, medians of ${repetitions} interleaved runs.`)}
+<p>${escaped(runnerRemark())}</p>
+${figure(passCostPicture(speculation), "What decides in seconds: the flatter the line, the more guesses pay. Measured on this machine.")}
 ${tableHtml(
   "Figures by gamma",
   [
     "gamma",
     "tokens per pass",
-    "seconds ratio",
     "multiply-adds ratio",
     "target passes",
     "draft passes",
     "accepted",
+    "tensor decoder: pass costs",
+    "speed",
+    "engine: pass costs",
+    "speed",
     "identical",
   ],
   [
-    ["plain", "1.00", "1.00", "1.00", String(figures.plain.targetPasses), "0", "-", "-"],
-    ...byGamma.map((one) => [
+    ["plain", "1.00", "1.00", String(tensors.plain.targetPasses), "0", "-", "1.00", "1.00", "1.00", "1.00", "-"],
+    ...byGamma.map((one, i) => [
       String(one.gamma),
       one.tokensPerPass.toFixed(2),
-      one.secondsRatio.toFixed(2),
       one.multiplyAddsRatio.toFixed(2),
       String(one.targetPasses),
       String(one.draftPasses),
       share(one.accepted, one.drafted),
-      yesNo(one.identical),
+      breakEven(tensors, one.gamma).toFixed(2),
+      one.secondsRatio.toFixed(2),
+      breakEven(engine, one.gamma).toFixed(2),
+      engine.byGamma[i]!.secondsRatio.toFixed(2),
+      yesNo(one.identical && engine.byGamma[i]!.identical),
     ]),
   ],
   { open: true },
 )}
-${tableHtml(`Figures by prompt, gamma ${fastestGamma}`, promptHead!, promptRows)}
-${figure(positionPicture(figures), "A guess is tested only when all guesses before it were accepted. Late guesses are offered, and paid for, far more often than they are reached.")}
+<p class="lead">Multiply-adds: target and draft together, over plain decoding's. Pass costs: one over as many tokens as a
+step scores, in passes over one.</p>
+${tableHtml(`Figures by prompt, gamma ${fastestGamma}, tensor decoder`, promptHead!, promptRows)}
+${figure(positionPicture(tensors), "A guess is tested only when all guesses before it were accepted. Late guesses are offered, and paid for, far more often than they are reached.")}
 ${tableHtml(
   "Figures by position",
   ["guess", "offered", "tested", "accepted", "of tested", "of offered"],

@@ -125,6 +125,7 @@ export class Arena {
    * @throws MemoryError when there is none; nothing has changed then
    */
   reserve(bytes: number): void {
+    if (!(Number.isSafeInteger(bytes) && bytes >= 0)) throw new ArgumentError("bytes", "an integer >= 0", bytes);
     if (bytes > this.#freeAtEnd()) this.#grow(bytes);
   }
 

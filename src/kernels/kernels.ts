@@ -160,7 +160,7 @@ export interface Kernels {
   /** Index of the largest number, the first on ties. */
   argMax(x: number, count: number): number;
 
-  /** The k largest numbers, in falling order, and their indices (int32); ties in rising order of index. k <= count. */
+  /** The k largest numbers, in falling order, and their indices (int32); ties in rising order of index. 1 <= k <= count. */
   topK(x: number, count: number, k: number, indices: number, values: number): void;
 }
 

@@ -40,7 +40,10 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 
 describe("the figures", () => {
   it("of speculation add up", () => {
-    const { plain, byGamma } = figures.speculation;
+    const { tensors, engine } = figures.speculation;
+    const counts = ({ byGamma }: typeof tensors) => byGamma.map(({ secondsRatio: _, prompts: __, ...rest }) => rest);
+    expect(counts(engine)).toEqual(counts(tensors));
+    const { plain, byGamma } = tensors;
     expect(plain).toMatchObject({ tokens: 24, targetPasses: 24 });
     expect(byGamma.map(({ gamma }) => gamma)).toEqual([1, 3]);
     for (const one of byGamma) {
@@ -60,7 +63,7 @@ describe("the figures", () => {
     const { model, tokenizer } = await loadCheckpoint(pair.target);
     const { tokens } = await generateAll(model, tokenizer.encode(prompts[0]!.text), { maxTokens: 12 });
     model.close();
-    const { pieces } = figures.speculation.completion;
+    const { pieces } = figures.speculation.tensors.completion;
     expect(pieces.map(({ text }) => text).join("")).toBe(tokenizer.decode(tokens));
   });
 
@@ -129,8 +132,8 @@ describe("what is printed", () => {
     const text = printed.join("\n");
     expect(text).toMatch(/^Bytes per token in 14 languages/);
     expect(text).toMatch(/^English +\d\.\d\d +1\.00 +\d\.\d\d +1\.00$/m);
-    expect(text).toContain("identical: yes (4 of 4 completions equal plain decoding's, token for token)");
-    expect(text).toMatch(/^plain +1\.00 +1\.00 +1\.00 +- +-$/m);
+    expect(text).toContain("identical: yes (8 of 8 completions equal plain decoding's, token for token)");
+    expect(text).toMatch(/^plain +1\.00 +1\.00 +- +1\.00 +1\.00 +1\.00 +1\.00 +-$/m);
     expect(text).toContain("test/speculative/speculative-sampling.test.ts");
     expect(printed.at(-1)).toContain("report.html");
   });
@@ -164,7 +167,7 @@ describe("the report", () => {
 
   it("has well-formed plots, each with its own title and description", () => {
     const plots = html.match(/<svg.*?<\/svg>/gs)!;
-    expect(plots).toHaveLength(6);
+    expect(plots).toHaveLength(7);
     for (const plot of plots) {
       parseXml(plot);
       // No label runs out of its picture, even at a generous seven pixels a letter.
@@ -184,7 +187,13 @@ describe("the report", () => {
   it("shows text of prompts as text", () => {
     const hostile = reportHtml({
       ...figures,
-      speculation: { ...figures.speculation, sampled: { ...figures.speculation.sampled, prompt: prompts[1]! } },
+      speculation: {
+        ...figures.speculation,
+        tensors: {
+          ...figures.speculation.tensors,
+          sampled: { ...figures.speculation.tensors.sampled, prompt: prompts[1]! },
+        },
+      },
     });
     expect(hostile).toContain("/** readonly &lt;/script&gt;&lt;b&gt;&amp;amp;");
     expect(hostile.match(/<\/script>/g)).toHaveLength(1);
@@ -213,7 +222,7 @@ describe("the report", () => {
     expect(bare).toContain("Not measured: typescript: not &lt;here&gt;");
     expect(bare).toContain("Learning curves: none recorded");
     expect(bare).toContain("Bits per byte: none recorded");
-    expect(bare.match(/<svg/g)).toHaveLength(3);
+    expect(bare.match(/<svg/g)).toHaveLength(4);
   });
 });
 
