@@ -39,6 +39,12 @@ export {
   type TreeShape,
 } from "./sequoia.ts";
 export { acceptanceRate, acceptsGuess, expectedTokensPerPass, residualLaw } from "./speculative-sampling.ts";
+export {
+  recyclingTemplate,
+  TokenRecyclingDrafter,
+  type TokenRecyclingOptions,
+  type TreeTemplate,
+} from "./token-recycling.ts";
 export { checkVerdict, childrenOf, type Verdict, type Verification, type Verifier } from "./verifier.ts";
 export {
   type ContractCheck,
