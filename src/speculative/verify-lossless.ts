@@ -452,6 +452,10 @@ function textOf(report: Omit<LosslessReport, "text">): string {
   return lines.join("\n");
 }
 
+function shownProbability(p: number): string {
+  return p < 1e-300 ? "below 1e-300" : p.toPrecision(2);
+}
+
 function linesOf(check: LosslessCheck): string[] {
   const mark = check.passed ? "  ok    " : "  FAIL  ";
   const indent = " ".repeat(mark.length);
@@ -478,13 +482,13 @@ function linesOf(check: LosslessCheck): string[] {
   const lines = [
     line,
     `${indent}chi-square ${chiSquare.toFixed(1)}, ${degrees} degrees of freedom, limit ${limit.toFixed(1)}, ` +
-      `p ${pValue.toPrecision(2)}; sees a total variation of ${detectable.toFixed(3)}`,
+      `p ${shownProbability(pValue)}; sees a total variation of ${detectable.toFixed(3)}`,
   ];
   if (proposal !== null) {
     const { token, observed, expected, z, pValue } = proposal;
     lines.push(
       `${indent}guesses: token ${token} ${observed} times, ${expected.toFixed(1)} promised, ` +
-        `z ${z.toFixed(1)}, p ${pValue.toPrecision(2)}`,
+        `z ${z.toFixed(1)}, p ${shownProbability(pValue)}`,
     );
   }
   if (!check.passed && pValue < check.level) {
