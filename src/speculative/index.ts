@@ -1,3 +1,4 @@
+export { BranchingDrafter, type BranchingDrafterOptions, type Guess } from "./branching-drafter.ts";
 export { ChainDrafter, type ChainDrafterOptions } from "./chain-drafter.ts";
 export { type ChiSquareFit, chiSquareFit, chiSquarePoint, chiSquareTail } from "./chi-square.ts";
 export {
@@ -28,6 +29,8 @@ export { plainDecoding } from "./plain-decoding.ts";
 export { type PromptLookupOptions, promptLookupDrafter } from "./prompt-lookup.ts";
 export { randomDrafter } from "./random-drafter.ts";
 export { recursiveRejectionSampling } from "./recursive-rejection-sampling.ts";
+export { gumbelTopK, RsdCDrafter } from "./rsd-c.ts";
+export { conditionalGumbels, RsdSDrafter, type RsdSOptions } from "./rsd-s.ts";
 export { resolveSampling, type Sampling, type SamplingOptions, tokenLaw } from "./sampling.ts";
 export {
   OptimalTrees,
@@ -38,6 +41,7 @@ export {
   type TreeCosts,
   type TreeShape,
 } from "./sequoia.ts";
+export { SpecInferDrafter } from "./specinfer.ts";
 export { acceptanceRate, acceptsGuess, expectedTokensPerPass, residualLaw } from "./speculative-sampling.ts";
 export {
   recyclingTemplate,
