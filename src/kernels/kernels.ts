@@ -209,6 +209,12 @@ export async function openKernels(options: KernelOptions = {}): Promise<KernelSp
     throw new BackendError(`kernels ${kind} cannot be used: this runtime lacks ${lacks(kind)}. Use plain kernels.`);
   }
   const shared = options.shared === true;
+  if (shared && typeof SharedArrayBuffer === "undefined") {
+    throw new BackendError(
+      "shared memory cannot be had: in browsers the page must be isolated from other origins. " +
+        "Serve it with Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp.",
+    );
+  }
   let module: WebAssembly.Module;
   let memory: WebAssembly.Memory;
   let instance: WebAssembly.Instance;

@@ -16,6 +16,7 @@ import {
   type KernelSpace,
   openKernels,
 } from "../kernels/kernels.ts";
+import { WorkerPool } from "../kernels/worker-pool.ts";
 import type { CachePolicy, SelectionRequest } from "./cache-policy.ts";
 import { CachedSession, type CountedPass, type PassRequest } from "./cached-session.ts";
 import { checkDecoderConfig, type DecoderConfig, parameterCount, rotaryFrequencies } from "./decoder-config.ts";
@@ -39,6 +40,14 @@ export interface EngineOptions extends KernelOptions {
    * most 1 GiB, else `"stored"`.
    */
   readonly weights?: "stored" | "float32";
+  /**
+   * Threads that compute: this one and `threads - 1` workers on shared memory, for products and attention large enough to
+   * be faster that way, which is measured when the engine opens. Results are the same to the bit. Close the engine to end
+   * the workers. Default 1: off.
+   */
+  readonly threads?: number;
+  /** As `WorkerPoolOptions.forceSplit`. Default false. */
+  readonly forceSplit?: boolean;
 }
 
 export interface EngineSessionOptions {
@@ -101,13 +110,15 @@ export class Engine implements LanguageModel {
   /** Which kernels it runs on. */
   readonly kernels: KernelKind;
   #core: EngineCore | undefined;
+  readonly #pool: WorkerPool | undefined;
 
-  private constructor(core: EngineCore) {
+  private constructor(core: EngineCore, pool: WorkerPool | undefined) {
     this.config = core.config;
     this.vocabularySize = core.config.vocabularySize;
     this.contextLength = core.config.contextLength;
     this.kernels = core.space.kind;
     this.#core = core;
+    this.#pool = pool;
   }
 
   /**
@@ -115,7 +126,8 @@ export class Engine implements LanguageModel {
    * @param weights by Hugging Face's names, in its layout (`parameterShapes`): in memory, or tensors that are read one
    *   after another (their names and shapes must have been checked, as `openCheckpoint` does)
    * @throws FormatError naming missing, extra or misshapen tensors, or the first number that is not finite
-   * @throws MemoryError when the model does not fit, before anything is read; BackendError when no kernels load
+   * @throws MemoryError when the model does not fit, before anything is read; BackendError when no kernels load, or not
+   *   in the shared memory that threads need
    */
   static async open(
     config: DecoderConfig,
@@ -133,10 +145,18 @@ export class Engine implements LanguageModel {
       }
     }
     if (inMemory.size > 0) checkWeights(config, inMemory, "weights");
-    const space = await openKernels(options);
-    const storage = options.weights ?? (4 * parameterCount(config) <= 2 ** 30 ? "float32" : "stored");
-    const placed = await placeWeights(space, config, readable, storage, logitBytes(config));
-    return new Engine(new EngineCore(config, space, placed));
+    const { threads = 1, forceSplit } = options;
+    const opened = await openKernels(threads === 1 ? options : { ...options, shared: true });
+    const pool = threads === 1 ? undefined : await WorkerPool.open(opened, { threads, forceSplit });
+    const space = pool === undefined ? opened : { ...opened, kernels: pool.kernels };
+    try {
+      const storage = options.weights ?? (4 * parameterCount(config) <= 2 ** 30 ? "float32" : "stored");
+      const placed = await placeWeights(space, config, readable, storage, logitBytes(config));
+      return new Engine(new EngineCore(config, space, placed), pool);
+    } catch (error) {
+      await pool?.close();
+      throw error;
+    }
   }
 
   openSession(options: EngineSessionOptions = {}): Session {
@@ -153,8 +173,15 @@ export class Engine implements LanguageModel {
     return { weights: weights.bytes, arena: space.arena.size, used: space.arena.usedBytes };
   }
 
-  /** Let the memory go. Sessions still open become unusable. */
+  /** Threads that compute, and the multiply-adds of a kernel call from which on it is split between them. */
+  get threads(): { readonly count: number; readonly smallestSplit: number } {
+    const { threads = 1, smallestSplit = Number.POSITIVE_INFINITY } = this.#pool ?? {};
+    return { count: threads, smallestSplit };
+  }
+
+  /** Let the memory go and end the workers. Sessions still open become unusable. */
   close(): void {
+    void this.#pool?.close();
     if (this.#core !== undefined) this.#core.closed = true;
     this.#core = undefined;
   }
