@@ -241,6 +241,77 @@ export const catalog: readonly Technique[] = [
       },
     },
   },
+  {
+    name: "prompt-lookup",
+    title: "Prompt lookup decoding",
+    paper: null,
+    family: "speculative",
+    module: "src/speculative/prompt-lookup.ts",
+    command: "tokenthrift run prompt-lookup --gamma 10 --max-tokens 48",
+    example: "examples/prompt-lookup.ts",
+    saves: "target passes per token, where text repeats itself",
+    exact: "lossless",
+    summary:
+      "What followed the last few tokens when they stood in the text before is the guess: no draft model at all.",
+    explain: [
+      "Answers copy from what they answer: names, quotations, code to be edited. So the last n tokens are looked up in the " +
+        "text so far, prompt and output alike, the longest n-gram first; where they are found, what followed is guessed.",
+      "  for n = 2, 1:  first i with text[i .. i + n) = the last n tokens:  guess text[i + n .. i + n + 10)",
+      "The guesses are chosen without chance, so one is kept with the probability the target gives it, and the text has " +
+        "exactly the target's law.",
+      "What it costs: rows of a target pass, and a search that is nothing beside it. What it saves depends on the text " +
+        "alone: eleven tokens a pass where it copies without an error, one where nothing comes twice.",
+      "Published as code (Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding). Deviations: none from Hugging " +
+        "Face's transformers, whose guesses it reproduces, but that an end of text does not end a guess. The first " +
+        "release takes n-grams of up to three and no guesses shorter than asked for.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["gamma"],
+      method: async ({ gamma }) => {
+        const { promptLookupDrafter } = await import("./speculative/index.ts");
+        return { drafter: promptLookupDrafter(gamma === undefined ? {} : { predictedTokens: gamma }) };
+      },
+    },
+  },
+  {
+    name: "token-recycling",
+    title: "Token recycling",
+    paper: {
+      title: "Turning Trash into Treasure: Accelerating Inference of Large Language Models with Token Recycling",
+      arXiv: "2408.08696",
+      year: 2024,
+    },
+    family: "speculative",
+    module: "src/speculative/token-recycling.ts",
+    command: "tokenthrift run token-recycling --gamma 63 --max-tokens 48",
+    example: "examples/token-recycling.ts",
+    saves: "target passes per token",
+    exact: "lossless",
+    summary: "The candidates each pass ranks first and does not use are kept, and are the next tree of guesses.",
+    explain: [
+      "A target pass gives a whole ranking of next tokens at every position and uses one. Here the eight best are kept, in a " +
+        "table with a row for each token of the vocabulary; the latest ranking overwrites the row. The rejected guesses of " +
+        "a tree have rankings too, and they are kept as well: that is the recycling.",
+      "  draft    root = pending token;  r-th child of a node = table[its token][r], along a fixed template of 80 paths",
+      "  update   table[token of n] = the 8 largest logits after n, for every node n of the tree",
+      "The table stays from one prompt to the next, so a drafter starts hot after its first text. It knows one token of " +
+        "context, and makes up for it by breadth. Guesses are chosen without chance; siblings are tested in turn.",
+      "What it costs: rows of a target pass, 81 at most, and V * 8 * 2 bytes, 0.5 MB for 32,000 tokens. It pays where such " +
+        "a pass takes little longer than one over a single row, and less where arithmetic is the limit.",
+      "Deviations: the pass over the prompt fills the table too, which the released code leaves out. Where a token stands " +
+        "at several nodes the last one writes; the released code leaves that open. Sampling is exact here; the released " +
+        "code takes the most probable token only.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["gamma"],
+      method: async ({ gamma }) => {
+        const { recyclingTemplate, TokenRecyclingDrafter } = await import("./speculative/index.ts");
+        return { drafter: new TokenRecyclingDrafter({ template: recyclingTemplate.slice(0, gamma) }) };
+      },
+    },
+  },
 ];
 
 /** The entry of that name, or undefined. */
