@@ -13,6 +13,7 @@ export {
   rootDraft,
   type VerifiedPass,
 } from "./drafter.ts";
+export { DySpecDrafter, type DySpecOptions, depthFirstOrder, maskBlocks } from "./dyspec.ts";
 export {
   type Finish,
   type GenerateOptions,
@@ -23,8 +24,10 @@ export {
   type Report,
   type Step,
 } from "./generate.ts";
+export { HardwareAwareDrafter, type HardwareAwareOptions } from "./hardware-aware-drafter.ts";
 export { JointLaw, type JointLawFit, type JointLawOptions, type ProposalFit } from "./joint-law.ts";
 export { type GrowingTree, ModelDrafter, type ModelDrafterOptions } from "./model-drafter.ts";
+export { flatPassCosts, type MeasureOptions, measurePassCosts, type PassCosts, passCost } from "./pass-costs.ts";
 export { plainDecoding } from "./plain-decoding.ts";
 export { type PromptLookupOptions, promptLookupDrafter } from "./prompt-lookup.ts";
 export { randomDrafter } from "./random-drafter.ts";
@@ -42,7 +45,13 @@ export {
   type TreeShape,
 } from "./sequoia.ts";
 export { SpecInferDrafter } from "./specinfer.ts";
-export { acceptanceRate, acceptsGuess, expectedTokensPerPass, residualLaw } from "./speculative-sampling.ts";
+export {
+  acceptanceRate,
+  acceptsGuess,
+  expectedSpeedup,
+  expectedTokensPerPass,
+  residualLaw,
+} from "./speculative-sampling.ts";
 export {
   recyclingTemplate,
   TokenRecyclingDrafter,
