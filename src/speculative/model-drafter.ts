@@ -145,6 +145,11 @@ export class GrowingTree {
     this.#kept = Array.from(nodes).sort((a, b) => a - b);
   }
 
+  /** Gives the draft all nodes in this order: the root first, each after its parent, siblings as they were added. */
+  arrange(nodes: readonly number[]): void {
+    this.#kept = nodes.slice();
+  }
+
   /** @internal The draft, and the node of this tree each of its nodes is. */
   finish(): { readonly draft: Draft; readonly nodes: readonly number[] } {
     const nodes = this.#kept ?? Array.from(this.#tokens, (_, node) => node);
