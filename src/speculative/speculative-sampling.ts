@@ -23,13 +23,6 @@
  * Worked example: p = [.3, .4, .3], q = [.6, .3, .1]: acceptance .3 + .3 + .1 = .7, residual [0, .1, .2] / .3 = [0, 1/3, 2/3].
  */
 import type { Random } from "../tensor/random.ts";
-import { recursiveRejectionSampling } from "./recursive-rejection-sampling.ts";
-import type { Verifier } from "./verifier.ts";
-
-/** The old name. */
-export const speculativeSampling: Verifier = {
-  verify: (verification) => recursiveRejectionSampling.verify(verification),
-};
 
 /**
  * Whether a guess stays: true with probability min(1, p(guess) / q(guess)).
@@ -72,4 +65,15 @@ export function expectedTokensPerPass(acceptance: number, gamma: number): number
   let sum = 0;
   for (let i = 0; i <= gamma; i++) sum += acceptance ** i;
   return sum;
+}
+
+/**
+ * Expected speedup over plain decoding where a pass costs the same however many tokens it scores, as where weights have
+ * to be fetched from memory: tokensPerPass / (1 + draftPasses * costRatio). The walltime factor of Leviathan et al.; RSD
+ * (Jeon et al., arXiv 2402.14160) takes the ratio of parameters and calls it memory-bound speedup.
+ * @param draftPasses draft passes per target pass
+ * @param costRatio cost of a draft pass in target passes
+ */
+export function expectedSpeedup(tokensPerPass: number, draftPasses: number, costRatio: number): number {
+  return tokensPerPass / (1 + draftPasses * costRatio);
 }

@@ -70,7 +70,7 @@ describe("siblings", () => {
     const few = TableModel.fromRows([[0, 3, 1, 0]]);
     const { tokens, parents } = draftOf(new RsdCDrafter(few, { branching: [3, 3] }), [0]);
     expect(parents).toEqual([-1, 0, 0, 1, 1, 2, 2]);
-    expect([...new Set(tokens)].sort()).toEqual([0, 1, 2]);
+    expect([...new Set(Array.from(tokens))].sort()).toEqual([0, 1, 2]);
     // All tokens the target has are offered: one is accepted, in both levels.
     const fit = fitOfFirstTwoTokens(few, [0], 200, {
       temperature: 1,

@@ -8,6 +8,7 @@ import {
   acceptanceRate,
   ChainDrafter,
   chainDraft,
+  expectedSpeedup,
   expectedTokensPerPass,
   randomDrafter,
   recursiveRejectionSampling,
@@ -89,6 +90,12 @@ describe("the rule, by hand", () => {
     expect(expectedTokensPerPass(1, 4)).toBe(5);
     expect(expectedTokensPerPass(0, 4)).toBe(1);
     expect(expectedTokensPerPass(0.7, 0)).toBe(1);
+  });
+
+  it("speedup where passes cost the same whatever they score", () => {
+    expect(expectedSpeedup(2.2, 3, 0.0164)).toBeCloseTo(2.0968, 4);
+    expect(expectedSpeedup(2.2, 5, 0.1)).toBeCloseTo(1.4667, 4);
+    expect(expectedSpeedup(1, 0, 0.5)).toBe(1);
   });
 
   it("emits exactly p for the true law, and [.5, 1/6, 1/3] when an arg-max guess is declared as drawn from q", () => {
