@@ -30,6 +30,7 @@
 import { ArgumentError } from "../errors.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { Random } from "../tensor/random.ts";
+import { type Guess, mostProbable } from "./branching-drafter.ts";
 import { generate } from "./generate.ts";
 import { type GrowingTree, ModelDrafter, type ModelDrafterOptions } from "./model-drafter.ts";
 import type { SamplingOptions } from "./sampling.ts";
@@ -229,17 +230,6 @@ export class SequoiaDrafter extends ModelDrafter {
       });
     }
   }
-}
-
-interface Guess {
-  readonly token: number;
-  readonly law: Float64Array | null;
-}
-
-/** The `count` most probable tokens, chosen without chance; of equal ones the lower id first. */
-function mostProbable(law: Float64Array, count: number): Guess[] {
-  const order = Array.from(law.keys()).sort((a, b) => law[b]! - law[a]! || a - b);
-  return order.slice(0, count).map((token) => ({ token, law: null }));
 }
 
 /** `count` tokens without replacement; from the tokens left over, uniformly, once the law has no mass left. */
