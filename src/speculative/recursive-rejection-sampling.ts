@@ -34,7 +34,8 @@
  */
 import { ArgumentError } from "../errors.ts";
 import { row } from "../model/language-model.ts";
-import { tokenLaw } from "./sampling.ts";
+import type { Draft } from "./drafter.ts";
+import { mostProbable, tokenLaw } from "./sampling.ts";
 import { acceptsGuess, residualLaw } from "./speculative-sampling.ts";
 import type { Verdict, Verification, Verifier } from "./verifier.ts";
 import { childrenOf } from "./verifier.ts";
@@ -42,7 +43,28 @@ import { childrenOf } from "./verifier.ts";
 /** The lossless verifier, of chains and trees. Keeps nothing between calls, so one instance serves everybody. */
 export const recursiveRejectionSampling: Verifier = { verify };
 
-function verify({ draft, logits, sampling, random }: Verification): Verdict {
+function verify(verification: Verification): Verdict {
+  return verification.sampling.temperature === 0 ? verifyMostProbable(verification) : verifyDrawn(verification);
+}
+
+/** Temperature 0, without making the laws: the child that is the arg-max, or none. */
+function verifyMostProbable({ draft, logits }: Verification): Verdict {
+  const path = [0];
+  for (;;) {
+    const node = path[path.length - 1]!;
+    const token = mostProbable(row(logits, node));
+    const children = childrenOf(draft, node);
+    if (children.length === 0) return { kind: "completed", path, token };
+    const accepted = children.find((child) => {
+      requirePossible(draft, child);
+      return draft.tokens[child] === token;
+    });
+    if (accepted === undefined) return { kind: "corrected", path, token };
+    path.push(accepted);
+  }
+}
+
+function verifyDrawn({ draft, logits, sampling, random }: Verification): Verdict {
   const path = [0];
   for (;;) {
     const node = path[path.length - 1]!;
@@ -50,16 +72,9 @@ function verify({ draft, logits, sampling, random }: Verification): Verdict {
     const children = childrenOf(draft, node);
     if (children.length === 0) return { kind: "completed", path, token: random.categorical(p) };
     const accepted = children.find((child) => {
+      requirePossible(draft, child);
       const guess = draft.tokens[child]!;
       const q = draft.laws[child] ?? oneHot(p.length, guess);
-      if (!(q[guess]! > 0)) {
-        throw new ArgumentError(
-          `draft.laws[${child}]`,
-          `a positive probability for the token that was drawn (${guess})`,
-          q[guess],
-          "The law must be the one the guess was really drawn from.",
-        );
-      }
       if (acceptsGuess(p, q, guess, random)) return true;
       p = residualLaw(p, q);
       return false;
@@ -67,6 +82,19 @@ function verify({ draft, logits, sampling, random }: Verification): Verdict {
     if (accepted === undefined) return { kind: "corrected", path, token: random.categorical(p) };
     path.push(accepted);
   }
+}
+
+/** @throws ArgumentError on a guess its own law says cannot have been drawn */
+function requirePossible(draft: Draft, child: number): void {
+  const guess = draft.tokens[child]!;
+  const probability = draft.laws[child]?.[guess] ?? 1;
+  if (probability > 0) return;
+  throw new ArgumentError(
+    `draft.laws[${child}]`,
+    `a positive probability for the token that was drawn (${guess})`,
+    probability,
+    "The law must be the one the guess was really drawn from.",
+  );
 }
 
 function oneHot(size: number, index: number): Float64Array {

@@ -47,17 +47,14 @@ export function resolveSampling(options: SamplingOptions = {}): Sampling {
 }
 
 /**
- * The law of the next token.
- * @param logits [vocabularySize], finite or -Infinity (never drawn)
- * @returns probabilities, [vocabularySize], summing to 1 within rounding; a fresh array
- * @throws ArgumentError on options out of range, no logits, a NaN, a +Infinity, or -Infinity everywhere
+ * The most probable token, of equal ones the lowest id: all that is left of the law at temperature 0.
+ * @param logits [vocabularySize], finite or -Infinity
+ * @throws ArgumentError on no logits, a NaN, a +Infinity, or -Infinity everywhere
  */
-export function tokenLaw(logits: ArrayLike<number>, options: SamplingOptions = {}): Float64Array {
-  const { temperature, topK, topP } = resolveSampling(options);
-  const size = logits.length;
+export function mostProbable(logits: ArrayLike<number>): number {
   let best = -1;
   let max = Number.NEGATIVE_INFINITY;
-  for (let i = 0; i < size; i++) {
+  for (let i = 0; i < logits.length; i++) {
     const logit = logits[i]!;
     if (!(logit < Number.POSITIVE_INFINITY)) {
       throw new ArgumentError(`logits[${i}]`, "a number below +Infinity", logit, "The model's weights may be damaged.");
@@ -68,7 +65,20 @@ export function tokenLaw(logits: ArrayLike<number>, options: SamplingOptions = {
     }
   }
   if (best < 0) throw new ArgumentError("logits", "at least one finite value", Array.from(logits));
+  return best;
+}
 
+/**
+ * The law of the next token.
+ * @param logits [vocabularySize], finite or -Infinity (never drawn)
+ * @returns probabilities, [vocabularySize], summing to 1 within rounding; a fresh array
+ * @throws ArgumentError on options out of range, no logits, a NaN, a +Infinity, or -Infinity everywhere
+ */
+export function tokenLaw(logits: ArrayLike<number>, options: SamplingOptions = {}): Float64Array {
+  const { temperature, topK, topP } = resolveSampling(options);
+  const size = logits.length;
+  const best = mostProbable(logits);
+  const max = logits[best]!;
   const law = new Float64Array(size);
   if (temperature === 0) {
     law[best] = 1;
