@@ -14,7 +14,7 @@ import { ArgumentError } from "../errors.ts";
 import type { Cost, LanguageModel, Matrix } from "../model/language-model.ts";
 import { addCosts } from "../model/language-model.ts";
 import type { TableModel, TableSession } from "../model/table-model.ts";
-import type { Draft, Drafter } from "./drafter.ts";
+import type { Draft, Drafter, VerifiedPass } from "./drafter.ts";
 import { checkDraft } from "./drafter.ts";
 import type { GenerateOptions, Generation, Report, Step } from "./generate.ts";
 import { generate } from "./generate.ts";
@@ -115,7 +115,9 @@ export class Watch {
       prompt,
       generate(this.#target, prompt, {
         ...options,
-        drafter: withoutWriting(limitGuesses(this.drafter, budget), this.#note),
+        drafter: withoutWriting(limitGuesses(this.drafter, budget), this.#note, (pass) =>
+          this.#current?.checkDraftCaches(pass),
+        ),
         verifier: verifyingWithoutWriting(verifier, this.#note),
       }),
       this.#note,
@@ -230,13 +232,6 @@ export class WatchedGeneration {
     if (held.length !== 1 || held[0]!.join() !== expected.join()) {
       note("target cache", `the target's cache holds [${held.join("] and [")}], the text is [${this.#text}]`);
     }
-    for (const { session, closed } of this.draftSessions) {
-      const cached = session.committed;
-      if (!closed && cached.join() !== this.#text.slice(0, cached.length).join()) {
-        note("draft cache", `the draft model's cache holds [${cached}], the text is [${this.#text}]`);
-      }
-    }
-
     const stated = this.report.cost.draft;
     const before = this.#draftCost;
     for (const field of ["passes", "tokens", "multiplyAdds", "cacheBytesRead"] as const) {
@@ -248,6 +243,17 @@ export class WatchedGeneration {
       if (!(stated[field] >= real[field])) note("cost", `${stated[field]} ${field} stated, ${real[field]} made`);
     }
     this.#checkCounts();
+  }
+
+  /** After `observe` and before `close`: nothing but a beginning of the text, the tokens of this step included. */
+  checkDraftCaches({ draft, path, token }: VerifiedPass): void {
+    const text = [...this.#text, ...path.slice(1).map((node) => draft.tokens[node]!), token];
+    for (const { session, closed } of this.draftSessions) {
+      const held = session.committed;
+      if (!closed && held.join() !== text.slice(0, held.length).join()) {
+        this.#note("draft cache", `the draft model's cache holds [${held}], the text is [${text}]`);
+      }
+    }
   }
 
   #checkCounts(): void {
@@ -299,7 +305,7 @@ export function messageOf(error: unknown): string {
 }
 
 /** The drafter, with what it is given compared before and after. */
-function withoutWriting(drafter: Drafter, note: Note): Drafter {
+function withoutWriting(drafter: Drafter, note: Note, observed: (pass: VerifiedPass) => void): Drafter {
   return {
     ...drafter,
     open(start) {
@@ -325,6 +331,7 @@ function withoutWriting(drafter: Drafter, note: Note): Drafter {
           if (!sameNumbers(before, numbersOf(pass.draft, pass.logits)) || path !== pass.path.join()) {
             note("inputs", "observe wrote to the draft, the logits or the path");
           }
+          observed(pass);
         },
         close: () => drafting.close(),
       };

@@ -1,0 +1,45 @@
+/**
+ * Every drafter `src/speculative/index.ts` exports, by the name of its export, and how to make one for a draft model.
+ * Another way to make the same one has a word after the name.
+ */
+import type { StrategyFactory } from "../../src/speculative/index.ts";
+import {
+  ChainDrafter,
+  DySpecDrafter,
+  HardwareAwareDrafter,
+  plainDecoding,
+  promptLookupDrafter,
+  RsdCDrafter,
+  RsdSDrafter,
+  randomDrafter,
+  SequoiaDrafter,
+  SpecInferDrafter,
+  TokenRecyclingDrafter,
+} from "../../src/speculative/index.ts";
+import type { ConformanceOptions } from "./drafter-conformance.ts";
+
+/** A machine on which 4 nodes cost 2 passes: some guesses pay, many do not. */
+const passCosts = { nodes: [1, 4, 16], costs: [1, 2, 5] };
+
+export const drafters: Record<string, readonly [StrategyFactory, ConformanceOptions?]> = {
+  plainDecoding: [() => ({ drafter: plainDecoding }), { idle: true }],
+  randomDrafter: [() => ({ drafter: randomDrafter() })],
+  ChainDrafter: [(draft) => ({ drafter: new ChainDrafter(draft) })],
+  "ChainDrafter (arg-max)": [(draft) => ({ drafter: new ChainDrafter(draft, { sampling: { temperature: 0 } }) })],
+  SpecInferDrafter: [(draft) => ({ drafter: new SpecInferDrafter(draft) })],
+  RsdCDrafter: [(draft) => ({ drafter: new RsdCDrafter(draft) })],
+  RsdSDrafter: [(draft) => ({ drafter: new RsdSDrafter(draft) })],
+  SequoiaDrafter: [(draft) => ({ drafter: new SequoiaDrafter(draft, { acceptance: [0.6, 0.2, 0.08] }) })],
+  DySpecDrafter: [(draft) => ({ drafter: new DySpecDrafter(draft) })],
+  "DySpecDrafter (threshold)": [(draft) => ({ drafter: new DySpecDrafter(draft, { threshold: 0.1 }) })],
+  promptLookupDrafter: [() => ({ drafter: promptLookupDrafter() })],
+  TokenRecyclingDrafter: [() => ({ drafter: new TokenRecyclingDrafter() }), { learns: true }],
+  HardwareAwareDrafter: [
+    (draft) => ({ drafter: new HardwareAwareDrafter(new ChainDrafter(draft), { passCosts }) }),
+    { learns: true },
+  ],
+  "HardwareAwareDrafter (tree)": [
+    (draft) => ({ drafter: new HardwareAwareDrafter(new DySpecDrafter(draft), { passCosts }) }),
+    { learns: true },
+  ],
+};
