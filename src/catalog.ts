@@ -195,6 +195,118 @@ export const catalog: readonly Technique[] = [
     },
   },
   {
+    name: "specinfer",
+    title: "SpecInfer",
+    paper: {
+      title:
+        "SpecInfer: Accelerating Generative Large Language Model Serving with Tree-based Speculative Inference and Verification",
+      arXiv: "2305.09781",
+      year: 2023,
+    },
+    family: "speculative",
+    module: "src/speculative/specinfer.ts",
+    command: "tokenthrift run specinfer --temperature 1 --max-tokens 48",
+    example: "examples/specinfer.ts",
+    saves: "target passes per token",
+    exact: "lossless",
+    summary: "A tree of guesses, several at every position: where the first one is wrong, a sibling may be right.",
+    explain: [
+      "A chain of guesses ends at the first wrong one. Here the draft model draws k guesses for the next token, k more after " +
+        "each of those, and so on, and the target scores the whole tree in one pass. Siblings are tested in turn, each " +
+        "against what the rejected ones before it have left of the target's law p:",
+      "  keep sibling x with probability min(1, p(x) / q(x)); rejected: p becomes norm([p - q]+), next sibling",
+      "  none kept: draw the token from what is left of p",
+      "Every test is speculative sampling of what is left, so what comes out has exactly the target's law. At temperature 0 " +
+        "the siblings are the k most probable tokens, and the one kept is the target's own choice, if it is among them.",
+      "What it costs: one draft pass per level, and a target pass over all nodes. Siblings are drawn independently, so where " +
+        "the draft model is sure they are copies of each other, and a copy of a rejected guess is rejected too: RSD and " +
+        "Sequoia draw without replacement instead.",
+      "Deviations: one draft model, where the paper can merge the trees of several; siblings are tested in the order they " +
+        "were drawn, which with one draft law is as good as any.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["draft"],
+      method: async ({ draft }) => {
+        if (draft === undefined) throw new ArgumentError("draft", "a model to guess with", draft);
+        return { drafter: new (await import("./speculative/index.ts")).SpecInferDrafter(draft) };
+      },
+    },
+  },
+  {
+    name: "rsd-c",
+    title: "Recursive speculative decoding, constant branching",
+    paper: {
+      title: "Recursive Speculative Decoding: Accelerating LLM Inference via Sampling Without Replacement",
+      arXiv: "2402.14160",
+      year: 2024,
+    },
+    family: "speculative",
+    module: "src/speculative/rsd-c.ts",
+    command: "tokenthrift run rsd-c --temperature 1 --max-tokens 48",
+    example: "examples/rsd-c.ts",
+    saves: "target passes per token",
+    exact: "lossless",
+    summary: "A tree of guesses in which no sibling repeats another: drawn without replacement, all at once.",
+    explain: [
+      "Independent siblings repeat each other, the more the surer the draft model is. Gumbel-top-k draws k different ones in " +
+        "one go: noise is added to every log-probability, and the k largest are taken, in descending order.",
+      "  g(y) = ln q(y) + Gumbel noise        siblings: the k largest g(y)",
+      "That order is the one in which drawing one after another, without putting back, would have given them. So each " +
+        "sibling's law is known, q without the earlier ones, and recursive rejection sampling tests it by that law:",
+      "  keep sibling x with probability min(1, p(x) / q(x)); rejected: p becomes norm([p - q]+), q loses x",
+      "What comes out has exactly the target's law. With as many siblings as there are tokens one is always kept. At " +
+        "temperature 0 the siblings are the k most probable tokens.",
+      "What it costs: one draft pass per level, and a target pass over all nodes, whose number multiplies with every level. " +
+        "Deviations: none.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["draft"],
+      method: async ({ draft }) => {
+        if (draft === undefined) throw new ArgumentError("draft", "a model to guess with", draft);
+        return { drafter: new (await import("./speculative/index.ts")).RsdCDrafter(draft) };
+      },
+    },
+  },
+  {
+    name: "rsd-s",
+    title: "Recursive speculative decoding, stochastic beam search",
+    paper: {
+      title: "Recursive Speculative Decoding: Accelerating LLM Inference via Sampling Without Replacement",
+      arXiv: "2402.14160",
+      year: 2024,
+    },
+    family: "speculative",
+    module: "src/speculative/rsd-s.ts",
+    command: "tokenthrift run rsd-s --temperature 1 --max-tokens 48",
+    example: "examples/rsd-s.ts",
+    saves: "target passes per token",
+    exact: "lossless",
+    summary:
+      "Whole sequences of guesses without replacement: a beam that chance keeps honest, with more children where more pay.",
+    explain: [
+      "A node that is unlikely to be reached needs no children. Stochastic beam search keeps W nodes per level, chosen among " +
+        "all children of the level before by their perturbed log-probability, which draws W whole sequences from the draft " +
+        "model without replacement. A node gets as many children as are among the W, often none.",
+      "  g(y) = ln q(sequence to y) + Gumbel noise,   Z = the largest g of the siblings,   G = the parent's own value",
+      "  value(y) = -ln(exp(-G) - exp(-Z) + exp(-g(y)))        the best child inherits its parent's value",
+      "Siblings in descending order are still draws without replacement, with known laws: how large the k-th value is says " +
+        "nothing about which token it belongs to. So recursive rejection sampling makes the text exactly the target's. A " +
+        "plain beam, cut by log-probability, would not. At temperature 0 there is no noise, and it is a plain beam.",
+      "What it costs: one draft pass per level, a target pass over W nodes per level, and noise for every token of the " +
+        "vocabulary at every node. What it saves is most at equal numbers of guesses. Deviations: none.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["draft"],
+      method: async ({ draft }) => {
+        if (draft === undefined) throw new ArgumentError("draft", "a model to guess with", draft);
+        return { drafter: new (await import("./speculative/index.ts")).RsdSDrafter(draft) };
+      },
+    },
+  },
+  {
     name: "sequoia",
     title: "Sequoia",
     paper: {
