@@ -27,13 +27,13 @@
 import { ArgumentError } from "../errors.ts";
 import type { Tap } from "../model/language-model.ts";
 import type { Draft, DraftContext, Drafter, Drafting, DraftStart, VerifiedPass } from "./drafter.ts";
-import { type PassCosts, passCost } from "./pass-costs.ts";
+import { type DraftingCosts, type PassCosts, passCost } from "./pass-costs.ts";
 
 export interface HardwareAwareOptions {
   /** The target's costs, from `measurePassCosts`. */
   readonly passCosts: PassCosts;
-  /** What drafting costs per step and per guess, in target passes over one node. Default nothing. */
-  readonly drafting?: { readonly perStep: number; readonly perGuess: number };
+  /** What drafting costs, from `measureDrafting`. Default nothing. */
+  readonly drafting?: DraftingCosts;
   /** Node budgets to choose among, beside 1. Growing integers >= 2. Default 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64. */
   readonly budgets?: readonly number[];
 }

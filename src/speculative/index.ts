@@ -14,6 +14,7 @@ export {
   type VerifiedPass,
 } from "./drafter.ts";
 export { DySpecDrafter, type DySpecOptions, depthFirstOrder, maskBlocks } from "./dyspec.ts";
+export { Eagle2TreeDrafter, type Eagle2TreeOptions } from "./eagle2-tree.ts";
 export {
   type Finish,
   type GenerateOptions,
@@ -27,7 +28,16 @@ export {
 export { HardwareAwareDrafter, type HardwareAwareOptions } from "./hardware-aware-drafter.ts";
 export { JointLaw, type JointLawFit, type JointLawOptions, type ProposalFit } from "./joint-law.ts";
 export { type GrowingTree, ModelDrafter, type ModelDrafterOptions } from "./model-drafter.ts";
-export { flatPassCosts, type MeasureOptions, measurePassCosts, type PassCosts, passCost } from "./pass-costs.ts";
+export {
+  type DraftingCosts,
+  flatPassCosts,
+  type MeasureDraftingOptions,
+  type MeasureOptions,
+  measureDrafting,
+  measurePassCosts,
+  type PassCosts,
+  passCost,
+} from "./pass-costs.ts";
 export { plainDecoding } from "./plain-decoding.ts";
 export { type PromptLookupOptions, promptLookupDrafter } from "./prompt-lookup.ts";
 export { randomDrafter } from "./random-drafter.ts";

@@ -9,6 +9,10 @@
  */
 import { ArgumentError } from "../errors.ts";
 import type { LanguageModel } from "../model/language-model.ts";
+import type { Drafter } from "./drafter.ts";
+import { generate } from "./generate.ts";
+import type { Verifier } from "./verifier.ts";
+import { limitGuesses } from "./watched-generation.ts";
 
 /** A curve through measured points. */
 export interface PassCosts {
@@ -63,6 +67,18 @@ export function measurePassCosts(model: LanguageModel, options: MeasureOptions =
       throw new ArgumentError("sizes", `integers from 1 to ${room}, behind ${context} tokens`, size);
     }
   }
+  const least = leastMilliseconds(model, sizes, context, seconds, clock);
+  return { nodes: sizes, costs: least.map((time) => time / least[0]!) };
+}
+
+/** The least time of a pass over each number of nodes, behind `context` tokens. */
+function leastMilliseconds(
+  model: LanguageModel,
+  sizes: readonly number[],
+  context: number,
+  seconds: number,
+  clock: () => number,
+): number[] {
   const session = model.openSession();
   try {
     const token = (i: number): number => i % model.vocabularySize;
@@ -90,8 +106,106 @@ export function measurePassCosts(model: LanguageModel, options: MeasureOptions =
         }
       });
     }
-    return { nodes: sizes, costs: least.map((time) => time / least[0]!) };
+    return least;
   } finally {
     session.close();
   }
+}
+
+/** What a drafter's own work costs, in target passes over one node. */
+export interface DraftingCosts {
+  readonly perStep: number;
+  readonly perGuess: number;
+}
+
+/**
+ * Measure what drafting costs on some prompts: time spent in the drafter, with a few guesses a step and with many, over
+ * the time of a target pass over one node. The smallest of several turns counts.
+ * @throws ArgumentError when there is no prompt
+ */
+export function measureDrafting(
+  model: LanguageModel,
+  drafter: Drafter,
+  prompts: readonly ArrayLike<number>[],
+  { clock = () => performance.now(), onePass, ...options }: MeasureDraftingOptions = {},
+): DraftingCosts {
+  const { maxTokens = 24, turns = 3, verifier } = options;
+  if (prompts.length === 0) throw new ArgumentError("prompts", "at least one", []);
+  const unit = onePass ?? leastMilliseconds(model, [1], Math.floor(model.contextLength / 4), 0.05, clock)[0]!;
+  const least = [2, 12].map((guesses) => {
+    let best: Drafted = { milliseconds: Number.POSITIVE_INFINITY, steps: 1, guesses: 0 };
+    for (let turn = 0; turn < turns; turn++) {
+      const drafted = { milliseconds: 0, steps: 0, guesses: 0 };
+      drafter.reset();
+      const timed = timing(limitGuesses(drafter, guesses), clock, drafted);
+      for (const prompt of prompts) {
+        const generation = generate(model, prompt, { maxTokens, drafter: timed, ...(verifier && { verifier }) });
+        while (generation.step() !== undefined);
+      }
+      if (drafted.milliseconds < best.milliseconds) best = drafted;
+    }
+    return best;
+  });
+  drafter.reset();
+  const [few, many] = least.map(({ milliseconds, steps, guesses }) => ({
+    perStep: milliseconds / steps / unit,
+    guesses: guesses / steps,
+  })) as [PerStep, PerStep];
+  // A line through the two; drafters that hardly guess more when they may have no slope.
+  const difference = many.guesses - few.guesses;
+  const perGuess = difference > 0.5 ? Math.max(0, (many.perStep - few.perStep) / difference) : 0;
+  return { perStep: Math.max(0, few.perStep - perGuess * few.guesses), perGuess };
+}
+
+export interface MeasureDraftingOptions {
+  /** Tokens to generate after each prompt. Default 24. */
+  readonly maxTokens?: number;
+  /** Times everything is measured. Default 3. */
+  readonly turns?: number;
+  /** Milliseconds of a target pass over one node. Default: measured. */
+  readonly onePass?: number;
+  /** Default: as in `generate`. */
+  readonly verifier?: Verifier;
+  /** Milliseconds since some moment. Default `performance.now`. */
+  readonly clock?: () => number;
+}
+
+interface Drafted {
+  milliseconds: number;
+  steps: number;
+  guesses: number;
+}
+
+interface PerStep {
+  readonly perStep: number;
+  readonly guesses: number;
+}
+
+/** The same drafter, adding to `drafted` what it does and how long that takes. */
+function timing(drafter: Drafter, clock: () => number, drafted: Drafted): Drafter {
+  const timed = <T>(work: () => T): T => {
+    const start = clock();
+    const result = work();
+    drafted.milliseconds += clock() - start;
+    return result;
+  };
+  return {
+    ...drafter,
+    open(start) {
+      const drafting = drafter.open(start);
+      return {
+        get cost() {
+          return drafting.cost;
+        },
+        propose(context) {
+          const draft = timed(() => drafting.propose(context));
+          drafted.steps++;
+          drafted.guesses += draft.tokens.length - 1;
+          return draft;
+        },
+        observe: (pass) => timed(() => drafting.observe(pass)),
+        close: () => drafting.close(),
+      };
+    },
+  };
 }

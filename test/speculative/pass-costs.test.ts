@@ -3,7 +3,8 @@ import { describe, expect, it } from "vitest";
 import { ArgumentError } from "../../src/errors.ts";
 import type { LanguageModel } from "../../src/model/language-model.ts";
 import { TableModel } from "../../src/model/table-model.ts";
-import { flatPassCosts, measurePassCosts, passCost } from "../../src/speculative/pass-costs.ts";
+import { chainDraft, type Drafter, plainDecoding } from "../../src/speculative/index.ts";
+import { flatPassCosts, measureDrafting, measurePassCosts, passCost } from "../../src/speculative/pass-costs.ts";
 
 describe("passCost", () => {
   const curve = { nodes: [1, 2, 8], costs: [1, 1.5, 4.5] };
@@ -86,5 +87,46 @@ describe("measurePassCosts", () => {
     for (const seconds of [0, -1, Number.NaN, Number.POSITIVE_INFINITY]) {
       expect(() => measurePassCosts(table, { seconds })).toThrow(ArgumentError);
     }
+  });
+});
+
+describe("measureDrafting", () => {
+  const table = TableModel.random({ vocabularySize: 4, contextLength: 200, order: 1, seed: 1 });
+
+  /** Drafts `asked` zeros, and takes 3 ms a step and 0.5 ms a guess by a clock of its own. */
+  function timedDrafter(clock: { now: number }): Drafter {
+    return {
+      vocabularySize: 4,
+      open: () => ({
+        cost: { passes: 0, tokens: 0, multiplyAdds: 0, cacheBytesRead: 0 },
+        propose({ tokens, maxNodes, maxDepth }) {
+          const guesses = Math.min(maxNodes - 1, maxDepth);
+          clock.now += 2 + 0.5 * guesses;
+          return chainDraft(tokens.at(-1)!, new Array(guesses).fill(0), new Array(guesses).fill(null));
+        },
+        observe() {
+          clock.now += 1;
+        },
+        close() {},
+      }),
+      reset() {},
+    };
+  }
+
+  it("finds what a step and a guess take, in passes over one node", () => {
+    const clock = { now: 0 };
+    const costs = measureDrafting(table, timedDrafter(clock), [[0, 1], [2]], {
+      clock: () => clock.now,
+      onePass: 10,
+      maxTokens: 60,
+    });
+    expect(costs.perStep).toBeCloseTo(0.3, 9);
+    expect(costs.perGuess).toBeCloseTo(0.05, 9);
+  });
+
+  it("finds no cost where there is none, and refuses to measure on nothing", () => {
+    const free = measureDrafting(table, plainDecoding, [[0]], { clock: () => 0, onePass: 1 });
+    expect(free).toEqual({ perStep: 0, perGuess: 0 });
+    expect(() => measureDrafting(table, plainDecoding, [])).toThrow(ArgumentError);
   });
 });
