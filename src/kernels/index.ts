@@ -15,3 +15,4 @@ export {
 } from "./kernels.ts";
 export { plainKernels } from "./plain.ts";
 export { allowRelaxedSimd } from "./relaxed-simd.ts";
+export { WorkerPool, type WorkerPoolOptions } from "./worker-pool.ts";

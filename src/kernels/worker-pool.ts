@@ -311,9 +311,9 @@ export class WorkerPool {
         if (Atomics.compareExchange(lines, line, state.offered, state.idle) === state.offered) left.push(thread);
         else if (!this.#finishes(line)) failed = true;
       }
+      if (failed) this.#smallestSplit = Number.POSITIVE_INFINITY;
     }
     if (failed) {
-      this.#smallestSplit = Number.POSITIVE_INFINITY;
       throw new TokenthriftError("threads: a worker failed within a kernel. Run the pass again, on one thread now.");
     }
     for (const thread of left) takeFrom(thread);
