@@ -361,7 +361,7 @@ describe("lossless", () => {
     ["a greedy draft", target, sequoia(draft, { sampling: {} }), { temperature: 0.8, topP: 0.9 }],
   ] as const)("has the target's joint law with %s", (_, model, drafter, sampling) => {
     const law = new JointLaw(model, [0, 1], { drafter, ...sampling });
-    law.draw(FULL ? 400_000 : 10_000);
+    law.draw(FULL ? 400_000 : 6_000);
     expect(law.fit.pValue).toBeGreaterThan(1e-3);
     expect(law.fit.proposal?.pValue ?? 1).toBeGreaterThan(1e-3);
   });
@@ -388,7 +388,7 @@ describe("lossless", () => {
       },
     };
     const law = new JointLaw(target, [0, 1], { drafter: broken, temperature: 1 });
-    law.draw(10_000);
+    law.draw(6_000);
     expect(law.fit.pValue).toBeLessThan(1e-9);
   });
 });
