@@ -424,6 +424,45 @@ export const catalog: readonly Technique[] = [
       },
     },
   },
+  {
+    name: "hardware-aware-drafting",
+    title: "Hardware-aware drafting",
+    paper: null,
+    family: "speculative",
+    module: "src/speculative/hardware-aware-drafter.ts",
+    command: "tokenthrift run hardware-aware-drafting --max-tokens 48",
+    example: "examples/hardware-aware-drafting.ts",
+    saves: "seconds, where guesses pay; nothing is lost where they do not",
+    exact: "lossless",
+    summary: "As many guesses as pay on this machine and this text, none where none do.",
+    explain: [
+      "A pass over eight tokens costs hardly more than one over a single token where weights have to be fetched for every " +
+        "pass, as on a GPU, and nearly eight times as much where they lie in the processor's cache. The same draft wins " +
+        "on the one and loses on the other. So the cost of a pass is measured once for every size, and the drafter's own " +
+        "cost with it.",
+      "  n* = argmax over n of  E[tokens | n guesses, what came before] / E[cost | n guesses]        n = 0: 1 token for 1",
+      "Expectations are running means over verified steps. One verified draft tells what all smaller ones would have " +
+        "brought. They are kept apart by what came before: no guesses, a draft turned away, one, two or more drafts " +
+        "accepted whole; text that is being copied goes on being copied.",
+      "An account holds what was saved. Whatever would overdraw it is not tried, so that in the costs measured it is never " +
+        "slower than plain decoding by more than about one per cent and a few passes.",
+      "Here it wraps prompt lookup. Sequoia (arXiv 2402.12374) chooses one tree size for a machine in this way; here the " +
+        "size follows the text too.",
+    ],
+    run: {
+      kind: "generation",
+      uses: [],
+      method: async ({ target, calibration }) => {
+        const { HardwareAwareDrafter, measureDrafting, measurePassCosts, promptLookupDrafter } = await import(
+          "./speculative/index.ts"
+        );
+        const inner = promptLookupDrafter({ maxNgramSize: 3, predictedTokens: 15 });
+        const passCosts = measurePassCosts(target);
+        const drafting = measureDrafting(target, inner, calibration);
+        return { drafter: new HardwareAwareDrafter(inner, { passCosts, drafting }) };
+      },
+    },
+  },
 ];
 
 /** The entry of that name, or undefined. */

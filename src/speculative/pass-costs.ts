@@ -18,7 +18,7 @@ import { limitGuesses } from "./watched-generation.ts";
 export interface PassCosts {
   /** Growing numbers of nodes, the first one 1. */
   readonly nodes: readonly number[];
-  /** Cost of a pass over as many, in passes over one node; the first is 1. */
+  /** Cost of a pass over as many, in passes over one node; the first is 1, and they never fall. */
   readonly costs: readonly number[];
 }
 
@@ -106,6 +106,8 @@ function leastMilliseconds(
         }
       });
     }
+    // More nodes are never less work, so a size that only ever met a busy machine is corrected by the larger ones.
+    for (let i = least.length - 2; i >= 0; i--) least[i] = Math.min(least[i]!, least[i + 1]!);
     return least;
   } finally {
     session.close();
