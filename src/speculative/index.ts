@@ -27,6 +27,8 @@ export {
 } from "./generate.ts";
 export { HardwareAwareDrafter, type HardwareAwareOptions } from "./hardware-aware-drafter.ts";
 export { JointLaw, type JointLawFit, type JointLawOptions, type ProposalFit } from "./joint-law.ts";
+export type { TablePair } from "./lossless-cases.ts";
+export type { ContractCheck, GreedyCheck, LawCheck, LosslessCheck, LosslessReport } from "./lossless-report.ts";
 export { type GrowingTree, ModelDrafter, type ModelDrafterOptions } from "./model-drafter.ts";
 export {
   type DraftingCosts,
@@ -69,13 +71,5 @@ export {
   type TreeTemplate,
 } from "./token-recycling.ts";
 export { checkVerdict, childrenOf, type Verdict, type Verification, type Verifier } from "./verifier.ts";
-export {
-  type ContractCheck,
-  type GreedyCheck,
-  type LawCheck,
-  type LosslessCheck,
-  type LosslessReport,
-  type VerifyLosslessOptions,
-  verifyLossless,
-} from "./verify-lossless.ts";
+export { type VerifyLosslessOptions, verifyLossless } from "./verify-lossless.ts";
 export type { ContractRule, Strategy, StrategyFactory } from "./watched-generation.ts";

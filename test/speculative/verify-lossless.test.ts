@@ -253,7 +253,7 @@ describe("what is wrong fails, with the statistic", () => {
     const [check] = failures(report);
     if (check?.kind !== "greedy") throw new Error("a greedy check failed");
     expect(check.mismatch!.got).not.toEqual(check.mismatch!.expected);
-    expect(report.text).toMatch(/FAIL {2}tied: .*\n +token \d+ is \d, expected \d; budget 4, prompt of/);
+    expect(report.text).toMatch(/FAIL {2}tied, .*\n +token \d+ is \d, expected \d; budget 4, prompt of/);
   });
 });
 
