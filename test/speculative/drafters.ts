@@ -6,6 +6,7 @@ import type { StrategyFactory } from "../../src/speculative/index.ts";
 import {
   ChainDrafter,
   DySpecDrafter,
+  Eagle2TreeDrafter,
   HardwareAwareDrafter,
   plainDecoding,
   promptLookupDrafter,
@@ -32,6 +33,7 @@ export const drafters: Record<string, readonly [StrategyFactory, ConformanceOpti
   SequoiaDrafter: [(draft) => ({ drafter: new SequoiaDrafter(draft, { acceptance: [0.6, 0.2, 0.08] }) })],
   DySpecDrafter: [(draft) => ({ drafter: new DySpecDrafter(draft) })],
   "DySpecDrafter (threshold)": [(draft) => ({ drafter: new DySpecDrafter(draft, { threshold: 0.1 }) })],
+  Eagle2TreeDrafter: [(draft) => ({ drafter: new Eagle2TreeDrafter(draft) })],
   promptLookupDrafter: [() => ({ drafter: promptLookupDrafter() })],
   TokenRecyclingDrafter: [() => ({ drafter: new TokenRecyclingDrafter() }), { learns: true }],
   HardwareAwareDrafter: [
