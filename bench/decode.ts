@@ -21,7 +21,18 @@ import { Engine } from "../src/model/engine.ts";
 import type { LanguageModel, Session } from "../src/model/language-model.ts";
 import { loadEmbedded, loadLlama2c } from "../src/model/load.ts";
 import { Progress } from "../src/progress.ts";
-import { type GenerateOptions, generate } from "../src/speculative/index.ts";
+import {
+  type Drafter,
+  type GenerateOptions,
+  generate,
+  HardwareAwareDrafter,
+  measureDrafting,
+  measurePassCosts,
+  promptLookupDrafter,
+  type Report,
+  recyclingTemplate,
+  TokenRecyclingDrafter,
+} from "../src/speculative/index.ts";
 import type { SentencePieceBpe } from "../src/tokenization/sentencepiece-bpe.ts";
 
 export interface DecodeBenchOptions {
@@ -66,6 +77,8 @@ interface Results {
 
 interface StoriesResult {
   identical: boolean;
+  /** Draft-free speculation: the same text, in how many tokens per target pass, and its speed over plain `generate`'s. */
+  draftFree: { name: string; identical: boolean; tokensPerPass: number; speed: number }[];
   session: Spread;
   generate: Spread;
   c: Spread | { skipped: string };
@@ -122,10 +135,14 @@ function decodeGreedily(model: LanguageModel, first: number, stop: number, limit
   return tokens;
 }
 
-function generateGreedily(model: LanguageModel, options: GenerateOptions): readonly number[] {
+function reportOf(model: LanguageModel, options: GenerateOptions): Report {
   const generation = generate(model, [1], { temperature: 0, maxTokens: 400, stopTokens: [1], ...options });
   while (generation.step() !== undefined);
-  return generation.report.tokens;
+  return generation.report;
+}
+
+function generateGreedily(model: LanguageModel, options: GenerateOptions): readonly number[] {
+  return reportOf(model, options).tokens;
 }
 
 /** 1. stories260K against llama2.c's own program. */
@@ -147,7 +164,19 @@ async function benchStories(
     says(decodeGreedily(model, beginning, beginning, 400)) &&
     says(generateGreedily(model, {}).filter((token) => token !== beginning));
   const length = decodeGreedily(model, beginning, beginning, 400).length;
-  const own = [() => void decodeGreedily(model, beginning, beginning, 400), () => void generateGreedily(model, {})];
+  const lookup = promptLookupDrafter({ maxNgramSize: 3, predictedTokens: 15 });
+  const prompts = [decodeGreedily(model, beginning, beginning, 40)];
+  const costs = { passCosts: measurePassCosts(model), drafting: measureDrafting(model, lookup, prompts) };
+  const drafters: Readonly<Record<string, Drafter>> = {
+    "prompt lookup": lookup,
+    "token recycling": new TokenRecyclingDrafter({ template: recyclingTemplate.slice(0, 8) }),
+    "hardware-aware prompt lookup": new HardwareAwareDrafter(lookup, costs),
+  };
+  const own = [
+    () => void decodeGreedily(model, beginning, beginning, 400),
+    () => void generateGreedily(model, {}),
+    ...Object.values(drafters).map((drafter) => () => void generateGreedily(model, { drafter })),
+  ];
   const c: number[] = [];
   const samples = own.map(() => [] as number[]);
   for (let round = -2; round < rounds; round++) {
@@ -161,14 +190,18 @@ async function benchStories(
     }
     progress((round + 3) / (rounds + 2));
   }
+  const [session, generated, ...speculative] = samples.map(spread) as [Spread, Spread, ...Spread[]];
+  const draftFree = Object.entries(drafters).map(([name, drafter], i) => {
+    const { tokens, tokensPerPass } = reportOf(model, { drafter });
+    const same = says(tokens.filter((token) => token !== beginning));
+    return { name, identical: same, tokensPerPass, speed: speculative[i]!.median / generated.median };
+  });
   model.close();
-  const [session, generated] = samples.map(spread) as [Spread, Spread];
-  if (program === undefined) {
-    return { identical, session, generate: generated, c: { skipped: "name llama2.c's program with --llama2c" } };
-  }
+  const common = { identical, session, generate: generated, draftFree };
+  if (program === undefined) return { ...common, c: { skipped: "name llama2.c's program with --llama2c" } };
   const theirs = spread(c);
   const ratio = { session: session.median / theirs.median, generate: generated.median / theirs.median };
-  return { identical, session, generate: generated, c: theirs, ratio };
+  return { ...common, c: theirs, ratio };
 }
 
 function textOf(tokenizer: SentencePieceBpe, tokens: readonly number[]): string {
@@ -412,6 +445,10 @@ function formatted({ machine, stories, embedded, lengths, products }: Results): 
       `  generate()    ${shown(stories.generate)}`,
       `  llama2.c      ${"skipped" in c ? `skipped: ${c.skipped}` : shown(c)}`,
     );
+    for (const { name, identical, tokensPerPass, speed } of stories.draftFree) {
+      const same = identical ? "identical text" : "ANOTHER TEXT";
+      lines.push(`  ${name}: ${same}, ${tokensPerPass.toFixed(2)} tokens per pass, ${speed.toFixed(2)} x generate()`);
+    }
     if (ratio !== undefined) {
       lines.push(`  ratio to llama2.c: ${ratio.session.toFixed(2)} (session), ${ratio.generate.toFixed(2)} (generate)`);
     }

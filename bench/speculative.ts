@@ -7,11 +7,12 @@
  */
 import { pathToFileURL } from "node:url";
 import { heldOutPrompts } from "../src/held-out-prompts.ts";
+import { allowRelaxedSimd } from "../src/kernels/index.ts";
 import type { LanguageModel } from "../src/model/language-model.ts";
 import { addCosts } from "../src/model/language-model.ts";
 import { loadEmbedded } from "../src/model/load.ts";
 import type { GenerateOptions, Report, SamplingOptions } from "../src/speculative/index.ts";
-import { ChainDrafter, expectedTokensPerPass, generate } from "../src/speculative/index.ts";
+import { ChainDrafter, expectedTokensPerPass, generate, measurePassCosts } from "../src/speculative/index.ts";
 
 export interface SpeculativeBenchOptions {
   readonly target: LanguageModel;
@@ -132,28 +133,43 @@ function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
-/** The embedded pair on its held-out prompts, greedy and sampled. Prints tables, or one JSON document. */
+/**
+ * The embedded pair on its held-out prompts, greedy and sampled; the target on the tensor decoder, where wide passes are
+ * cheap, and on the engine, where they cost their arithmetic. Prints tables, or one JSON document.
+ */
 export async function benchSpeculative({
   json = false,
 }: {
   json?: boolean;
 } = {}): Promise<Record<string, SpeculativeBenchRow[]>> {
-  const [target, draft] = [await loadEmbedded("target"), await loadEmbedded("draft")];
-  const prompts = heldOutPrompts.map(({ text }) => Array.from(target.tokenizer.encode(text)));
+  await allowRelaxedSimd();
+  const draft = await loadEmbedded("draft");
   const results: Record<string, SpeculativeBenchRow[]> = {};
-  for (const temperature of [0, 0.6, 1]) {
-    const rows = measureSpeculation({
-      target: target.model,
-      draft: draft.model,
-      prompts,
-      sampling: { temperature },
-      maxTokens: 96,
-    });
-    results[`temperature ${temperature}`] = rows;
-    if (!json)
-      console.log(`embedded pair, ${prompts.length} held-out prompts, temperature ${temperature}
+  for (const runs of ["tensors", "engine"] as const) {
+    const target = await loadEmbedded("target", { runs });
+    const prompts = heldOutPrompts.map(({ text }) => Array.from(target.tokenizer.encode(text)));
+    const { nodes, costs } = measurePassCosts(target.model);
+    if (!json) {
+      const curve = nodes.map((size, i) => `${size}: ${costs[i]!.toFixed(2)}`).join("  ");
+      console.log(`embedded target on ${runs}; a pass over n tokens costs  ${curve}\n`);
+    }
+    for (const temperature of [0, 0.6, 1]) {
+      const rows = measureSpeculation({
+        target: target.model,
+        draft: draft.model,
+        prompts,
+        sampling: { temperature },
+        maxTokens: 96,
+      });
+      results[`${runs}, temperature ${temperature}`] = rows;
+      if (!json) {
+        console.log(`${runs}, ${prompts.length} held-out prompts, temperature ${temperature}
 ${formatSpeculativeBench(rows)}\n`);
+      }
+    }
+    target.model.close();
   }
+  draft.model.close();
   if (json) console.log(JSON.stringify(results, undefined, 2));
   return results;
 }
