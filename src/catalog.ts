@@ -354,6 +354,85 @@ export const catalog: readonly Technique[] = [
     },
   },
   {
+    name: "dyspec",
+    title: "DySpec",
+    paper: {
+      title: "DySpec: Faster Speculative Decoding with Dynamic Token Tree Structure",
+      arXiv: "2410.11744",
+      year: 2024,
+    },
+    family: "speculative",
+    module: "src/speculative/dyspec.ts",
+    command: "tokenthrift run dyspec --gamma 16 --max-tokens 48",
+    example: "examples/dyspec.ts",
+    saves: "target passes per token",
+    exact: "lossless",
+    summary: "A tree grown anew for every step, always by the draw that is most likely to be tested.",
+    explain: [
+      "Tokens the draft model finds probable are accepted more often. So its own probabilities can say, step by step, " +
+        "where a guess is worth most: one long path where it is sure, many short ones where it hesitates. A draw is " +
+        "tested when its node is reached and its earlier siblings were rejected:",
+      "  value of a draw = product of the draft's probabilities on the path * (1 - mass of the siblings drawn before)",
+      "Greedy construction makes the draw of the largest value, wherever in the tree it is, until the budget is spent. " +
+        "Threshold construction goes level by level and draws wherever the value reaches a threshold, which takes one " +
+        "draft pass a level.",
+      "The value decides whether to draw at a place, never which drawn token is kept. So each guess has the law it " +
+        "states, siblings being drawn without replacement, and the text has exactly the target's law. Keeping the most " +
+        "probable of many drawn guesses would break that.",
+      "What it costs: a draft pass for every node that gets children. Deviations: the draft model is asked about a node " +
+        "when the first child is drawn, not when the node is made, which spares passes and changes no tree. The draft's " +
+        "temperature is .6 whatever the target's is, as in the paper.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["gamma", "draft"],
+      method: async ({ gamma, draft }) => {
+        if (draft === undefined) throw new ArgumentError("draft", "a model to guess with", draft);
+        const { DySpecDrafter } = await import("./speculative/index.ts");
+        return { drafter: new DySpecDrafter(draft, gamma === undefined ? {} : { budget: gamma }) };
+      },
+    },
+  },
+  {
+    name: "eagle2-tree",
+    title: "EAGLE-2's dynamic tree",
+    paper: {
+      title: "EAGLE-2: Faster Inference of Language Models with Dynamic Draft Trees",
+      arXiv: "2406.16858",
+      year: 2024,
+    },
+    family: "speculative",
+    module: "src/speculative/eagle2-tree.ts",
+    command: "tokenthrift run eagle2-tree --gamma 24 --max-tokens 48",
+    example: "examples/eagle2-tree.ts",
+    saves: "target passes per token",
+    exact: "lossless",
+    summary: "The most confident guesses of all levels, chosen without chance.",
+    explain: [
+      "A node's confidence is the product of the draft's probabilities along its path. Level by level the ten most " +
+        "confident nodes are expanded to their ten most probable tokens; then all candidates of all levels compete for " +
+        "the places of the draft.",
+      "  expand the k largest of the level        keep the budget's largest of all",
+      "No child is more confident than its parent, so what is kept is a tree. Its tokens are chosen, not drawn, which " +
+        "verification knows: a child x is accepted with the target's probability p(x), and taken out of p when it is " +
+        "rejected. That is as good as drawing from p and looking whether the token is among the children, so the text " +
+        "has exactly the target's law.",
+      "What it costs: a draft pass per level over ten nodes. At temperature 0 it is hard to beat; when sampling, methods " +
+        "that draw their guesses may be accepted more often.",
+      "Deviations: any language model drafts. EAGLE's own drafter, one layer over the target's hidden states, is another " +
+        "technique; this is its tree, token for token that of the released code.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["gamma", "draft"],
+      method: async ({ gamma, draft }) => {
+        if (draft === undefined) throw new ArgumentError("draft", "a model to guess with", draft);
+        const { Eagle2TreeDrafter } = await import("./speculative/index.ts");
+        return { drafter: new Eagle2TreeDrafter(draft, gamma === undefined ? {} : { budget: gamma }) };
+      },
+    },
+  },
+  {
     name: "prompt-lookup",
     title: "Prompt lookup decoding",
     paper: null,

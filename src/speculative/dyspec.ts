@@ -41,8 +41,8 @@ export interface DySpecOptions extends ModelDrafterOptions {
   /** Guesses per step, the root not counted, an integer >= 0; with a threshold, at most as many. Default 16. */
   readonly budget?: number;
   /**
-   * Threshold construction: draw wherever the value is at least this, in (0, 1]; about 1 / budget fills the budget.
-   * Default: none, which is greedy construction.
+   * Threshold construction: draw wherever the value is at least this, in (0, 1]. The paper takes about 1 / budget; the
+   * lower it is, the more often the budget cuts the deepest level. Default: none, which is greedy construction.
    */
   readonly threshold?: number;
   /**
