@@ -1,7 +1,7 @@
 /**
  * Recursive rejection sampling: verify a drafted tree so that what comes out has exactly the target's law.
- * Jeon et al. (RSD), arXiv 2402.14160, section 3.1; the same rule in SpecInfer (arXiv 2305.09781, algorithm 2, multi-step
- * speculative sampling) and Sequoia (arXiv 2402.12374, algorithm 2).
+ * Jeon et al. (RSD), arXiv 2402.14160; the same rule, for one way of drawing each, in SpecInfer (arXiv 2305.09781,
+ * algorithm 2, multi-step speculative sampling) and Sequoia (arXiv 2402.12374).
  *
  * The children of a node are guesses at one and the same token. They are tested in the order they were drawn, the first
  * against the target's law, each next one against what the rejected ones before it have left of that law. The first
