@@ -295,7 +295,7 @@ export const catalog: readonly Technique[] = [
         "nothing about which token it belongs to. So recursive rejection sampling makes the text exactly the target's. A " +
         "plain beam, cut by log-probability, would not. At temperature 0 there is no noise, and it is a plain beam.",
       "What it costs: one draft pass per level, a target pass over W nodes per level, and noise for every token of the " +
-        "vocabulary at every node. What it saves is most at equal numbers of guesses. Deviations: none.",
+        "vocabulary at every node. With as many guesses as RSD-C it accepts more of them. Deviations: none.",
     ],
     run: {
       kind: "generation",
