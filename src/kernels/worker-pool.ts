@@ -223,9 +223,9 @@ export class WorkerPool {
     );
     this.#workers = started.filter((worker) => worker.status === "fulfilled").map(({ value }) => value);
     const failed = started.find((worker) => worker.status === "rejected");
-    if (failed !== undefined) {
-      throw new BackendError(`threads: a worker cannot be started (${String(failed.reason)}). Use one thread.`);
-    }
+    if (failed === undefined && !this.#ending) return;
+    const reason = failed === undefined ? "it ended at once" : String(failed.reason);
+    throw new BackendError(`threads: a worker cannot be started (${reason}). Use one thread.`);
   }
 
   /** A worker has ended, and nobody told it to. */
@@ -341,8 +341,8 @@ export class WorkerPool {
   }
 
   /**
-   * With one thread a call of m multiply-adds takes m a, with all of them m b and what it takes to hear from the workers:
-   * all are faster from m = that / (a - b) on. Measured on a product within the first caches, best of many.
+   * From how many multiply-adds on a call is faster split. On one thread m of them take m a; on all threads m b, and the
+   * workers' answer: that is less from m = answer / (a - b) on. Measured on a product within the first caches, best of many.
    */
   #measure(): number {
     const { arena, kernels } = this.#space;
@@ -354,22 +354,17 @@ export class WorkerPool {
     const range = (end: number): Parameters<Kernels["product"]> => {
       return [block, inputs, rows, w, 0, inputs, 0, end, y, outputs, 0, 0];
     };
-    let [answer, one, all] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
+    const calls = [
+      () => this.#split(product, range(0), panelsTogether, true), // nothing to do but to answer
+      () => kernels.product(...range(panels)),
+      () => this.#split(product, range(panels), panelsTogether, false),
+    ];
+    const best = calls.map(() => Number.POSITIVE_INFINITY);
     const until = performance.now() + measuringMilliseconds;
     do {
-      answer = Math.min(
-        answer,
-        timed(() => this.#split(product, range(0), panelsTogether, true)),
-      );
-      one = Math.min(
-        one,
-        timed(() => kernels.product(...range(panels))),
-      );
-      all = Math.min(
-        all,
-        timed(() => this.#split(product, range(panels), panelsTogether, false)),
-      );
+      for (const [i, call] of calls.entries()) best[i] = Math.min(best[i]!, timed(call));
     } while (performance.now() < until);
+    const [answer, one, all] = best as [number, number, number];
     arena.free(block);
     return all <= worthwhile * one ? (answer / (one - all)) * rows * inputs * outputs : Number.POSITIVE_INFINITY;
   }
