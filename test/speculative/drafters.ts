@@ -8,6 +8,7 @@ import {
   DySpecDrafter,
   Eagle2TreeDrafter,
   HardwareAwareDrafter,
+  LookaheadDrafter,
   plainDecoding,
   promptLookupDrafter,
   RsdCDrafter,
@@ -33,8 +34,10 @@ export const drafters: Record<string, readonly [StrategyFactory, ConformanceOpti
   SequoiaDrafter: [(draft) => ({ drafter: new SequoiaDrafter(draft, { acceptance: [0.6, 0.2, 0.08] }) })],
   DySpecDrafter: [(draft) => ({ drafter: new DySpecDrafter(draft) })],
   "DySpecDrafter (threshold)": [(draft) => ({ drafter: new DySpecDrafter(draft, { threshold: 0.1 }) })],
+  "DySpecDrafter (depth first)": [(draft) => ({ drafter: new DySpecDrafter(draft, { order: "depth-first" }) })],
   Eagle2TreeDrafter: [(draft) => ({ drafter: new Eagle2TreeDrafter(draft) })],
   promptLookupDrafter: [() => ({ drafter: promptLookupDrafter() })],
+  LookaheadDrafter: [() => ({ drafter: new LookaheadDrafter() }), { learns: true }],
   TokenRecyclingDrafter: [() => ({ drafter: new TokenRecyclingDrafter() }), { learns: true }],
   HardwareAwareDrafter: [
     (draft) => ({ drafter: new HardwareAwareDrafter(new ChainDrafter(draft), { passCosts }) }),
