@@ -288,16 +288,18 @@ export async function positionalAcceptance(
   let steps = 0;
   let prompted = 0;
   for (const prompt of prompts) {
+    prompted += 1;
+    const room = target.contextLength - prompt.length - ranks;
+    if (room < 2) continue;
     const generation = generate(target, prompt, {
       ...sampling,
-      maxTokens,
+      maxTokens: Math.min(maxTokens, room),
       drafter,
       seed: `${seed} ${prompted}`,
     });
-    prompted += 1;
     for await (const { draft, path } of generation) {
-      // The last step may have had no room to guess.
-      if (draft.tokens.length <= ranks) continue;
+      // The last token needs no guesses.
+      if (draft.tokens.length === 1) continue;
       steps += 1;
       if (path.length > 1) counts[path[1]! - 1]! += 1;
     }

@@ -309,6 +309,29 @@ describe("positional acceptance", () => {
     }
   });
 
+  it("counts steps of fewer guesses than ranks, where the draft can say no more", async () => {
+    const sure = TableModel.fromRows([[0, 1, 0]]);
+    const other = TableModel.fromRows([[1, 0, 1]]);
+    expect(Array.from(await positionalAcceptance(sure, sure, [[0]], { maxTokens: 9 }))).toEqual([1, 0, 0]);
+    expect(Array.from(await positionalAcceptance(sure, other, [[0]], { maxTokens: 9 }))).toEqual([0, 0, 0]);
+    // Drawn, it goes on to what is left: the third child is the one.
+    const options = { maxTokens: 9, temperature: 1 };
+    expect(Array.from(await positionalAcceptance(sure, other, [[0]], options))).toEqual([0, 0, 1]);
+  });
+
+  it("leaves room for all ranks at the end of the context", async () => {
+    const short = new TableModel({
+      vocabularySize: 4,
+      order: 2,
+      contextLength: 12,
+      law: (context) => target.law(context),
+    });
+    const vector = await positionalAcceptance(short, target, [[0], new Array(7).fill(1)], { temperature: 1 });
+    expect(Array.from(vector)).toEqual([1, 0, 0, 0]);
+    const full = new Array(8).fill(1);
+    await expect(positionalAcceptance(short, target, [full], { temperature: 1 })).rejects.toThrow(/prompts/);
+  });
+
   it("is the same for the same seed, and refuses prompts without room", async () => {
     const options = { temperature: 1, maxTokens: 20, seed: 7 };
     const [one, two] = [
