@@ -72,9 +72,11 @@ export function trainDefinition(texts: Iterable<string>, options: BpeTrainingOpt
     tokens,
     merges,
     wholePieces: false,
+    normalizer: "none",
     pattern,
     specialTokens: new Map(specialTokens.map((content, i) => [content, tokens.length + i])),
     addedTokens: new Map(),
+    normalizedTokens: new Set(),
   };
 }
 

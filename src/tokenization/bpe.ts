@@ -26,10 +26,13 @@ import type { SplitPattern } from "./split-patterns.ts";
 import { readTiktoken, type TiktokenOptions } from "./tiktoken-format.ts";
 import { TokenTable } from "./token-table.ts";
 import type { EncodeOptions, EncodingWithOffsets, Tokenizer } from "./tokenizer.ts";
+import { alignNormalized, type Normalizer, normalize } from "./unicode-normalization.ts";
 
 export class Bpe implements Tokenizer {
   readonly vocabularySize: number;
   readonly pattern: SplitPattern;
+  /** What happens to a text before it is split. Anything but `"none"` only in a tokenizer read from a file. */
+  readonly normalizer: Normalizer;
   /** Id of each special token by content. */
   readonly specialTokens: ReadonlyMap<string, number>;
   readonly #definition: BpeDefinition;
@@ -42,11 +45,17 @@ export class Bpe implements Tokenizer {
   constructor(definition: BpeDefinition) {
     this.#definition = definition;
     this.pattern = definition.pattern;
+    this.normalizer = definition.normalizer;
     this.specialTokens = definition.specialTokens;
     const ordinary = new TokenTable(definition.tokens);
     this.#mergeTable = buildMergeTable(definition, ordinary);
     this.#encoder = new BpeEncoder(ordinary, this.#mergeTable, definition.pattern, definition.wholePieces);
-    this.#special = new SpecialTokens(definition.specialTokens, definition.addedTokens);
+    this.#special = new SpecialTokens(
+      definition.specialTokens,
+      definition.addedTokens,
+      definition.normalizedTokens,
+      definition.normalizer,
+    );
     const all = [...definition.tokens];
     const utf8 = new TextEncoder();
     for (const [content, id] of [...definition.specialTokens, ...definition.addedTokens]) {
@@ -77,8 +86,8 @@ export class Bpe implements Tokenizer {
   /**
    * Read a Hugging Face `tokenizer.json`, as text or parsed. Templates of its post-processor are not applied: ids are
    * those of `add_special_tokens = false`.
-   * @throws FormatError on what this tokenizer would not reproduce exactly: another model type, a normalizer, a
-   * pre-tokenizer that is not byte-level, dropout, truncation, bad merges, duplicate or missing ids, ...
+   * @throws FormatError on what this tokenizer would not reproduce exactly: another model type, a normalizer other than
+   * NFC, a pre-tokenizer that is not byte-level, dropout, truncation, bad merges, duplicate or missing ids, ...
    */
   static fromHuggingFace(json: string | object): Bpe {
     return new Bpe(readHuggingFace(json));
@@ -101,9 +110,9 @@ export class Bpe implements Tokenizer {
   encode(text: string, options: EncodeOptions = {}): Uint32Array {
     if (typeof text !== "string") throw new ArgumentError("text", "a string", text);
     const ids = new IdBuffer(16 + (text.length >> 2));
-    for (const { start, end, id } of this.#special.split(text, options)) {
-      if (id >= 0) ids.push(id);
-      else this.#encoder.encode(end - start === text.length ? text : text.slice(start, end), ids);
+    for (const segment of this.#special.split(text, options)) {
+      if (segment.id >= 0) ids.push(segment.id);
+      else this.#encoder.encode(segment.text, ids);
     }
     return ids.toArray();
   }
@@ -111,9 +120,14 @@ export class Bpe implements Tokenizer {
   /**
    * `encode`, with the stretch of text behind each token, in UTF-16 units of `text`. A token that begins or ends inside
    * a character covers that whole character, so neighbours may overlap: the pieces of one emoji all have its range.
+   * Where a normalizer changed the text, see `EncodingWithOffsets`.
    */
   encodeWithOffsets(text: string, options: EncodeOptions = {}): EncodingWithOffsets {
     const ids = this.encode(text, options);
+    // What is in form C stays so wherever it is cut.
+    const changes = normalize(text, this.normalizer) !== text;
+    const aligned = changes ? alignNormalized(this.#special.stretches(text, options)) : undefined;
+    const encoded = aligned?.text ?? text;
     const starts = new Uint32Array(ids.length);
     const ends = new Uint32Array(ids.length);
     let unit = 0; // start of the character that holds the next byte
@@ -122,7 +136,7 @@ export class Bpe implements Tokenizer {
       starts[token] = unit;
       let left = this.#tokens.length(ids[token]!);
       while (left > 0) {
-        const code = text.codePointAt(unit)!;
+        const code = encoded.codePointAt(unit)!;
         const size = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
         const taken = Math.min(left, size - into);
         left -= taken;
@@ -134,7 +148,8 @@ export class Bpe implements Tokenizer {
         }
       }
     }
-    return { ids, starts, ends };
+    if (aligned === undefined) return { ids, starts, ends };
+    return { ids, starts: starts.map((at) => aligned.starts[at]!), ends: ends.map((at) => aligned.ends[at - 1]!) };
   }
 
   decode(ids: ArrayLike<number>): string {

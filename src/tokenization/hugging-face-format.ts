@@ -2,7 +2,8 @@
  * Hugging Face `tokenizer.json` files (https://github.com/huggingface/tokenizers) of byte-level BPE tokenizers.
  *
  * Tokens are written in the byte alphabet (`byte-alphabet.ts`), merges as pairs of tokens, best first. The reader takes
- * what it can reproduce exactly and refuses the rest by name: a tokenizer that is nearly right is worse than none.
+ * what it can reproduce exactly and refuses the rest by name: a tokenizer that is nearly right is worse than none. Of the
+ * normalizers that is NFC (`unicode-normalization.ts`).
  *
  * **Deviations**: templates of the post-processor are accepted and not applied (ids are those of
  * `add_special_tokens = false`); where Hugging Face would silently drop a byte that has no token, the file is refused.
@@ -13,6 +14,7 @@ import { type BpeDefinition, ID_LIMIT, SPECIAL_ID_REACH } from "./bpe-definition
 import type { Merge } from "./bpe-trainer.ts";
 import { alphabetToBytes, bytesToAlphabet } from "./byte-alphabet.ts";
 import { patternFromReference, patternToReference, type SplitPattern } from "./split-patterns.ts";
+import { type Normalizer, normalize } from "./unicode-normalization.ts";
 
 /** The parts of a `tokenizer.json` that are written here, in Hugging Face's names. Plain JSON. */
 export interface HuggingFaceTokenizer {
@@ -20,7 +22,7 @@ export interface HuggingFaceTokenizer {
   readonly truncation: null;
   readonly padding: null;
   readonly added_tokens: readonly AddedToken[];
-  readonly normalizer: null;
+  readonly normalizer: null | { readonly type: "NFC" };
   readonly pre_tokenizer: object;
   readonly post_processor: object;
   readonly decoder: object;
@@ -59,7 +61,8 @@ export function writeHuggingFace(definition: BpeDefinition, merges: readonly Mer
   });
   const added = (tokens: ReadonlyMap<string, number>, special: boolean): AddedToken[] =>
     [...tokens].map(([content, id]) => {
-      return { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special };
+      const normalized = definition.normalizedTokens.has(content);
+      return { id, content, single_word: false, lstrip: false, rstrip: false, normalized, special };
     });
   const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: false };
   return {
@@ -69,7 +72,7 @@ export function writeHuggingFace(definition: BpeDefinition, merges: readonly Mer
     added_tokens: [...added(definition.specialTokens, true), ...added(definition.addedTokens, false)].sort(
       (a, b) => a.id - b.id,
     ),
-    normalizer: null,
+    normalizer: definition.normalizer === "none" ? null : { type: definition.normalizer },
     pre_tokenizer: writePreTokenizer(definition.pattern, byteLevel),
     post_processor: { ...byteLevel, use_regex: true },
     decoder: { ...byteLevel, use_regex: true },
@@ -113,9 +116,7 @@ export function readHuggingFace(json: string | object): BpeDefinition {
       refuse(`"${part}" is set, which would change the ids`, `Set it to null and do it outside the tokenizer.`);
     }
   }
-  if (!isNothing(file["normalizer"])) {
-    refuse(`normalizer ${typeOf(file["normalizer"])} is not supported`, "Only files with a null normalizer are read.");
-  }
+  const normalizer = readNormalizer(file["normalizer"]);
   const decoder = file["decoder"];
   if (typeOf(decoder) !== "ByteLevel") refuse(`decoder ${typeOf(decoder)} is not supported, only ByteLevel`);
   checkPostProcessor(file["post_processor"]);
@@ -127,7 +128,7 @@ export function readHuggingFace(json: string | object): BpeDefinition {
     refuse(`model type ${typeOf(model)} is not supported, only BPE`);
   checkModelOptions(model);
 
-  const { specialTokens, addedTokens } = readAddedTokens(file["added_tokens"]);
+  const { specialTokens, addedTokens, normalizedTokens } = readAddedTokens(file["added_tokens"], normalizer);
   const addedIds = new Map([...specialTokens, ...addedTokens].map(([content, id]) => [id, content]));
   const { tokens, idOf } = readVocabulary(object(model["vocab"], '"model.vocab"'), addedIds);
   return {
@@ -135,10 +136,25 @@ export function readHuggingFace(json: string | object): BpeDefinition {
     tokens,
     merges: readMerges(model["merges"], idOf),
     wholePieces: model["ignore_merges"] === true,
+    normalizer,
     pattern,
     specialTokens,
     addedTokens,
+    normalizedTokens,
   };
+}
+
+/** None, or NFC; NFC twice is NFC, and a sequence of none is none. */
+function readNormalizer(value: unknown): Normalizer {
+  if (isNothing(value)) return "none";
+  const outer = object(value, '"normalizer"');
+  const steps = typeOf(outer) === "Sequence" ? array(outer["normalizers"], '"normalizer.normalizers"') : [outer];
+  for (const step of steps) {
+    const type = typeOf(object(step, 'an entry of "normalizer.normalizers"'));
+    if (type !== "NFC")
+      refuse(`normalizer ${type} is not supported`, "Only NFC is read, alone or in a sequence, or none.");
+  }
+  return steps.length === 0 ? "none" : "NFC";
 }
 
 function checkPostProcessor(processor: unknown, nested = false): void {
@@ -187,9 +203,13 @@ function checkModelOptions(model: Record<string, unknown>): void {
   if (model["byte_fallback"] === true) refuse("model.byte_fallback is set, so the model is not byte-level");
 }
 
-function readAddedTokens(value: unknown): Pick<BpeDefinition, "specialTokens" | "addedTokens"> {
+function readAddedTokens(
+  value: unknown,
+  normalizer: Normalizer,
+): Pick<BpeDefinition, "specialTokens" | "addedTokens" | "normalizedTokens"> {
   const specialTokens = new Map<string, number>();
   const addedTokens = new Map<string, number>();
+  const normalizedTokens = new Set<string>();
   const ids = new Set<number>();
   for (const entry of isNothing(value) ? [] : array(value, '"added_tokens"')) {
     const token = object(entry, 'an entry of "added_tokens"');
@@ -202,10 +222,16 @@ function readAddedTokens(value: unknown): Pick<BpeDefinition, "specialTokens" | 
     for (const option of ["single_word", "lstrip", "rstrip"]) {
       if (flag(token, option, false)) refuse(`${name} has "${option}", which is not supported`);
     }
+    const isSpecial = flag(token, "special", false);
+    if (flag(token, "normalized", !isSpecial)) {
+      // Hugging Face would look for its normalized form and decode to the other, or to neither.
+      if (normalize(content, normalizer) !== content) refuse(`${name} is to be normalized, but its content is not`);
+      normalizedTokens.add(content);
+    }
     ids.add(id);
-    (flag(token, "special", false) ? specialTokens : addedTokens).set(content, id);
+    (isSpecial ? specialTokens : addedTokens).set(content, id);
   }
-  return { specialTokens, addedTokens };
+  return { specialTokens, addedTokens, normalizedTokens };
 }
 
 function readVocabulary(

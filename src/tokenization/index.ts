@@ -10,3 +10,4 @@ export { type SplitPattern, type SplitPatternName, splitText } from "./split-pat
 export { StreamingDecoder } from "./streaming-decoder.ts";
 export type { TiktokenOptions } from "./tiktoken-format.ts";
 export type { EncodeOptions, EncodingWithOffsets, Tokenizer } from "./tokenizer.ts";
+export type { Normalizer } from "./unicode-normalization.ts";

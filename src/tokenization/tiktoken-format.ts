@@ -60,9 +60,11 @@ export function readTiktoken(ranks: string | Uint8Array, options: TiktokenOption
     tokens,
     merges: "any-split",
     wholePieces: true,
+    normalizer: "none",
     pattern: options.pattern,
     specialTokens,
     addedTokens: new Map(),
+    normalizedTokens: new Set(),
   };
 }
 

@@ -2,7 +2,9 @@
  * The contract of the tokenization family: text to ids and back, byte for byte.
  *
  * A tokenizer owns a table from id to bytes. `encode` chooses ids whose bytes concatenate to the text's UTF-8;
- * `decode` concatenates them again, so `decode(encode(text)) === text` for every well-formed string.
+ * `decode` concatenates them again, so `decode(encode(text)) === text` for every well-formed string. A tokenizer that
+ * normalizes (`Bpe` where its file says NFC) gives `text.normalize("NFC")` back, special and added tokens found in the text
+ * keeping their own spelling and the stretches between them normalized each by itself.
  */
 
 /**
@@ -19,7 +21,12 @@ export interface EncodeOptions {
   readonly disallowedSpecial?: "all" | readonly string[];
 }
 
-/** Ids with the stretch of text each one came from. The three arrays have one entry per token. */
+/**
+ * Ids with the stretch of text each one came from, in the text that was given. The three arrays have one entry per token.
+ *
+ * Where normalization changed the text, what counts as one character is the whole run that changed (a letter with all its
+ * marks, the jamo of a syllable): a token that touches any of it covers all of it.
+ */
 export interface EncodingWithOffsets {
   readonly ids: Uint32Array;
   /** First UTF-16 unit of the first character the token touches. */
