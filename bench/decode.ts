@@ -60,7 +60,9 @@ interface Results {
   stories: StoriesResult | { skipped: string };
   embedded: {
     tokensPerSecond: { engine: Spread; tensors: Spread; ratio: number };
-    scoring: { nodes: number; microseconds: Spread; ratioToOne: number; allowed?: number }[];
+    scoring: Scoring[];
+    /** With a second thread for calls of `smallestSplit` multiply-adds and more. */
+    scoringOnTwoThreads: { smallestSplit: number; passes: Scoring[] } | { skipped: string };
     memory: { float32: number; stored: number };
   };
   lengths: {
@@ -73,6 +75,14 @@ interface Results {
     shapes: { name: string; inputs: number; outputs: number; rows: number; gflops: number; share: number }[];
     blas: { name: string; rows: number; gflops: number }[] | { skipped: string };
   };
+}
+
+interface Scoring {
+  nodes: number;
+  microseconds: Spread;
+  ratioToOne: number;
+  /** What the ratio was aimed at. */
+  allowed?: number;
 }
 
 interface StoriesResult {
@@ -233,16 +243,8 @@ const allowed = new Map([
   [16, 8],
 ]);
 
-/** 2. The embedded target: plain decoding against the tensor decoder, and passes over trees. */
-async function benchEmbedded(rounds: number, progress: (done: number) => void): Promise<Results["embedded"]> {
-  const engine = (await loadEmbedded("target")).model as Engine;
-  const stored = (await loadEmbedded("target", { weights: "stored" })).model as Engine;
-  const tensors = (await loadEmbedded("target", { runs: "tensors" })).model;
-  const decoded = 128;
-  const decode = (model: LanguageModel) => () => void decodeGreedily(model, 10, -1, decoded);
-  const times = inTurns([decode(engine), decode(tensors)], rounds, (done) => progress(done / 2));
-  const [ours, theirs] = times.map((own) => spread(own.map((time) => decoded / time))) as [Spread, Spread];
-
+/** Passes over trees of growing size, behind 128 tokens. */
+function measureScoring(engine: Engine, rounds: number, progress: (done: number) => void): Scoring[] {
   const session = engine.openSession();
   fill(session, 128, engine.vocabularySize);
   const sizes = [1, 2, 4, 8, 16, 32, 64];
@@ -253,22 +255,46 @@ async function benchEmbedded(rounds: number, progress: (done: number) => void): 
   const passes = inTurns(
     trees.map((tree) => () => void session.score(tree)),
     3 * rounds,
-    (done) => progress(0.5 + done / 2),
+    progress,
   ).map(spread);
+  session.close();
+  return sizes.map((nodes, i) => {
+    const { median, least, most } = passes[i]!;
+    const limit = allowed.get(nodes);
+    return {
+      nodes,
+      microseconds: { median: median * 1e6, least: least * 1e6, most: most * 1e6 },
+      ratioToOne: median / passes[0]!.median,
+      ...(limit !== undefined && { allowed: limit }),
+    };
+  });
+}
+
+/** 2. The embedded target: plain decoding against the tensor decoder, and passes over trees. */
+async function benchEmbedded(rounds: number, progress: (done: number) => void): Promise<Results["embedded"]> {
+  const engine = (await loadEmbedded("target")).model as Engine;
+  const stored = (await loadEmbedded("target", { weights: "stored" })).model as Engine;
+  const tensors = (await loadEmbedded("target", { runs: "tensors" })).model;
+  const decoded = 128;
+  const decode = (model: LanguageModel) => () => void decodeGreedily(model, 10, -1, decoded);
+  const times = inTurns([decode(engine), decode(tensors)], rounds, (done) => progress(done / 2));
+  const [ours, theirs] = times.map((own) => spread(own.map((time) => decoded / time))) as [Spread, Spread];
+
+  const scoring = measureScoring(engine, rounds, (done) => progress(0.5 + done / 4));
+  // Two threads, where the pool finds that they pay.
+  const pooled = (await loadEmbedded("target", { threads: 2 })).model as Engine;
+  const { smallestSplit } = pooled.threads;
+  const scoringOnTwoThreads =
+    pooled.threads.count === 2
+      ? { smallestSplit, passes: measureScoring(pooled, rounds, (done) => progress(0.75 + done / 4)) }
+      : { skipped: "the pool measured that two threads do not pay here" };
+  pooled.close();
   const memory = { float32: engine.memory.weights, stored: stored.memory.weights };
   for (const model of [engine, stored, tensors]) model.close();
   return {
     tokensPerSecond: { engine: ours, tensors: theirs, ratio: ours.median / theirs.median },
-    scoring: sizes.map((nodes, i) => {
-      const { median, least, most } = passes[i]!;
-      const limit = allowed.get(nodes);
-      return {
-        nodes,
-        microseconds: { median: median * 1e6, least: least * 1e6, most: most * 1e6 },
-        ratioToOne: median / passes[0]!.median,
-        ...(limit !== undefined && { allowed: limit }),
-      };
-    }),
+    scoring,
+    scoringOnTwoThreads,
     memory,
   };
 }
@@ -453,7 +479,11 @@ function formatted({ machine, stories, embedded, lengths, products }: Results): 
       lines.push(`  ratio to llama2.c: ${ratio.session.toFixed(2)} (session), ${ratio.generate.toFixed(2)} (generate)`);
     }
   }
-  const { tokensPerSecond: speed, memory } = embedded;
+  const { tokensPerSecond: speed, memory, scoringOnTwoThreads: twoThreads } = embedded;
+  const shownScoring = ({ nodes, microseconds, ratioToOne, allowed: limit }: Scoring): string => {
+    const aim = limit === undefined ? "" : `   aim: at most ${limit.toFixed(1)}`;
+    return `  ${String(nodes).padStart(2)} nodes  ${shown(microseconds).padEnd(24)} ${ratioToOne.toFixed(2)} x one node${aim}`;
+  };
   lines.push(
     "",
     "embedded target, plain decoding of 128 tokens, tokens per second",
@@ -461,10 +491,13 @@ function formatted({ machine, stories, embedded, lengths, products }: Results): 
     `  tensors       ${shown(speed.tensors)}   engine / tensors ${speed.ratio.toFixed(1)}`,
     `  weights in memory: ${whole(memory.float32)} bytes as float32, ${whole(memory.stored)} as stored (float16)`,
     "embedded target, one pass over a tree behind 128 tokens, microseconds",
-    ...embedded.scoring.map(({ nodes, microseconds, ratioToOne, allowed: limit }) => {
-      const aim = limit === undefined ? "" : `   aim: at most ${limit.toFixed(1)}`;
-      return `  ${String(nodes).padStart(2)} nodes  ${shown(microseconds).padEnd(24)} ${ratioToOne.toFixed(2)} x one node${aim}`;
-    }),
+    ...embedded.scoring.map(shownScoring),
+    ...("skipped" in twoThreads
+      ? [`on two threads: skipped, ${twoThreads.skipped}`]
+      : [
+          `on two threads, calls of ${whole(twoThreads.smallestSplit)} multiply-adds and more split`,
+          ...twoThreads.passes.map(shownScoring),
+        ]),
   );
   lines.push(
     "",

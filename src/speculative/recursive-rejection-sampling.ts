@@ -35,7 +35,7 @@
 import { ArgumentError } from "../errors.ts";
 import { row } from "../model/language-model.ts";
 import type { Draft } from "./drafter.ts";
-import { mostProbable, tokenLaw } from "./sampling.ts";
+import { mostProbableToken, tokenLaw } from "./sampling.ts";
 import { acceptsGuess, residualLaw } from "./speculative-sampling.ts";
 import type { Verdict, Verification, Verifier } from "./verifier.ts";
 import { childrenOf } from "./verifier.ts";
@@ -52,7 +52,7 @@ function verifyMostProbable({ draft, logits }: Verification): Verdict {
   const path = [0];
   for (;;) {
     const node = path[path.length - 1]!;
-    const token = mostProbable(row(logits, node));
+    const token = mostProbableToken(row(logits, node));
     const children = childrenOf(draft, node);
     if (children.length === 0) return { kind: "completed", path, token };
     const accepted = children.find((child) => {

@@ -51,7 +51,7 @@ export function resolveSampling(options: SamplingOptions = {}): Sampling {
  * @param logits [vocabularySize], finite or -Infinity
  * @throws ArgumentError on no logits, a NaN, a +Infinity, or -Infinity everywhere
  */
-export function mostProbable(logits: ArrayLike<number>): number {
+export function mostProbableToken(logits: ArrayLike<number>): number {
   let best = -1;
   let max = Number.NEGATIVE_INFINITY;
   for (let i = 0; i < logits.length; i++) {
@@ -77,7 +77,7 @@ export function mostProbable(logits: ArrayLike<number>): number {
 export function tokenLaw(logits: ArrayLike<number>, options: SamplingOptions = {}): Float64Array {
   const { temperature, topK, topP } = resolveSampling(options);
   const size = logits.length;
-  const best = mostProbable(logits);
+  const best = mostProbableToken(logits);
   const max = logits[best]!;
   const law = new Float64Array(size);
   if (temperature === 0) {
