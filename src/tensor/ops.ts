@@ -291,6 +291,33 @@ export function crossEntropy(logits: Tensor, targets: Int32Array): Tensor {
   return loss(logits) as Tensor;
 }
 
+/**
+ * Mean cross-entropy in nats against laws, as in distillation (Hinton et al., arXiv 1503.02531): logits [rows, classes],
+ * laws [rows, classes], a constant: no gradient flows into it -> scalar. Differentiable in the logits; least where
+ * softmax(logits) is the law, and then the law's entropy.
+ */
+export function softCrossEntropy(logits: Tensor, laws: Tensor): Tensor {
+  if (logits.rank !== 2 || !sameShape(logits.shape, laws.shape)) {
+    throw new ArgumentError("softCrossEntropy", "logits and laws [rows, classes]", [logits.shape, laws.shape]);
+  }
+  const rows = logits.shape[0]!;
+  const loss = tf.customGrad((x, save) => {
+    const input = x as Tensor;
+    const value = tf.tidy(() => {
+      const shifted = tf.sub(input, tf.max(input, -1, true));
+      const logSums = tf.log(tf.sum(tf.exp(shifted), -1)); // [rows]
+      // A law sums to 1, so the largest logit, taken off both terms, changes nothing.
+      return tf.mean(tf.sub(logSums, tf.sum(tf.mul(laws, shifted), -1)));
+    });
+    (save as tf.GradSaveFunc)([input]);
+    return {
+      value,
+      gradFunc: (dy: Tensor, saved: Tensor[]) => tf.mul(tf.sub(tf.softmax(saved[0]!), laws), tf.div(dy, rows)),
+    };
+  });
+  return loss(logits) as Tensor;
+}
+
 // ------------------------------------------------------------------------------------------------------------ gradients
 
 /** A scalar's value and its gradient by each parameter, under the parameters' names. */

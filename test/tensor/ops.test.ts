@@ -239,6 +239,17 @@ define(
 );
 define("crossEntropy", "one class", "3x1", (o, [x]) => o.crossEntropy(x!, Int32Array.of(0, 0, 0)));
 
+const laws = <T>(o: Operations<T>): T[] => [
+  o.tensor(Float32Array.of(0.5, 0.25, 0.25, 0, 0, 0, 0, 1, 0.125, 0.125, 0.25, 0.5), [3, 4]),
+];
+define("softCrossEntropy", "a flat law, a sure one", "3x4", (o, [x], [law]) => o.softCrossEntropy(x!, law!), {
+  constants: laws,
+});
+define("softCrossEntropy", "logits hundreds of nats apart", "3x4", (o, [x], [law]) => o.softCrossEntropy(x!, law!), {
+  constants: laws,
+  values: (random) => 150 * random.normal(),
+});
+
 /** Numbers of a case's inputs: float32, the same on every backend. */
 function inputsOf(testCase: Case): { shape: readonly number[]; data: Float32Array }[] {
   const random = new Random(`${testCase.op}: ${testCase.name}`);
@@ -470,6 +481,8 @@ describe.each(backendNames)("on the %s backend", (backend) => {
       "crossEntropy: rank": () => ops.crossEntropy(filled(2, 3, 1), Int32Array.of(0, 1)),
       "crossEntropy: class": () => ops.crossEntropy(filled(2, 3), Int32Array.of(0, 3)),
       "crossEntropy: no row counts": () => ops.crossEntropy(filled(2, 3), Int32Array.of(-1, -1)),
+      "softCrossEntropy: classes": () => ops.softCrossEntropy(filled(2, 3), filled(2, 4)),
+      "softCrossEntropy: rank": () => ops.softCrossEntropy(filled(3), filled(3)),
       "valueAndGradients: not a scalar": () => ops.valueAndGradients(({ x }) => ops.square(x!), { x: filled(2) }).value,
       "valueAndGradients: no use of a parameter": () =>
         ops.valueAndGradients(({ x }) => ops.sum(ops.square(x!)), { x: filled(2), y: filled(2) }).value,

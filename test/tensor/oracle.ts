@@ -43,6 +43,7 @@ export interface Operations<T> {
   rmsNorm(x: T, weight: T, epsilon: number): T;
   layerNorm(x: T, weight: T, bias: T, epsilon: number): T;
   crossEntropy(logits: T, targets: Int32Array): T;
+  softCrossEntropy(logits: T, laws: T): T;
 }
 
 const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
@@ -231,6 +232,17 @@ export const oracle: Operations<Array64> = {
       const row = [...logits.data.subarray(r * classes, (r + 1) * classes)];
       const top = Math.max(...row);
       losses.push(top + Math.log(total(row.map((v) => Math.exp(v - top)))) - row[target]!);
+    });
+    return { shape: [], data: Float64Array.of(average(losses)) };
+  },
+
+  softCrossEntropy(logits, laws) {
+    const classes = logits.shape[1]!;
+    const losses = Array.from({ length: logits.shape[0]! }, (_, r) => {
+      const row = [...logits.data.subarray(r * classes, (r + 1) * classes)];
+      const top = Math.max(...row);
+      const logSum = top + Math.log(total(row.map((v) => Math.exp(v - top))));
+      return total(row.map((v, c) => laws.data[r * classes + c]! * (logSum - v)));
     });
     return { shape: [], data: Float64Array.of(average(losses)) };
   },
