@@ -14,7 +14,7 @@ import type { Attend, Parameters } from "./decoder-block.ts";
 import { type DecoderConfig, rotaryFrequencies } from "./decoder-config.ts";
 
 /** Rotary tables for a run of rows, tiled over the heads: each [rows * heads, headWidth]. */
-interface RotaryTables {
+export interface RotaryTables {
   readonly cosines: Tensor;
   readonly sines: Tensor;
 }
@@ -67,7 +67,7 @@ export function rotationAt(config: DecoderConfig, positions: ArrayLike<number>):
 }
 
 /** x [rows, heads * headWidth] -> the same, each head rotated: x cos + swap(x) sin. */
-function rotate(x: Tensor, tables: RotaryTables, swap: Tensor): Tensor {
+export function rotate(x: Tensor, tables: RotaryTables, swap: Tensor): Tensor {
   const heads = reshape(x, tables.cosines.shape); // [rows, heads * headWidth] -> [rows * heads, headWidth]
   return reshape(add(multiply(heads, tables.cosines), multiply(matMul(heads, swap), tables.sines)), x.shape);
 }
