@@ -27,6 +27,7 @@ export {
 } from "./generate.ts";
 export { HardwareAwareDrafter, type HardwareAwareOptions } from "./hardware-aware-drafter.ts";
 export { JointLaw, type JointLawFit, type JointLawOptions, type ProposalFit } from "./joint-law.ts";
+export { LookaheadDrafter, type LookaheadOptions, LookaheadTrie } from "./lookahead.ts";
 export type { TablePair } from "./lossless-cases.ts";
 export type { ContractCheck, GreedyCheck, LawCheck, LosslessCheck, LosslessReport } from "./lossless-report.ts";
 export { type GrowingTree, ModelDrafter, type ModelDrafterOptions } from "./model-drafter.ts";
