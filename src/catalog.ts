@@ -504,6 +504,46 @@ export const catalog: readonly Technique[] = [
     },
   },
   {
+    name: "lookahead",
+    title: "Lookahead",
+    paper: {
+      title:
+        "Lookahead: An Inference Acceleration Framework for Large Language Model with Lossless Generation Accuracy",
+      arXiv: "2312.12728",
+      year: 2023,
+    },
+    family: "speculative",
+    module: "src/speculative/lookahead.ts",
+    command: "tokenthrift run lookahead --gamma 63 --max-tokens 48",
+    example: "examples/lookahead.ts",
+    saves: "target passes per token, most with texts like those before",
+    exact: "lossless",
+    summary:
+      "A trie of the prompt and of everything generated before; what hangs below the last two tokens is the draft.",
+    explain: [
+      "Every token of a prompt and of every output opens a window: the tokens after it are counted along a path of that " +
+        "token's tree. The last two tokens are looked up, and the sub-trie below them, many branches that share their " +
+        "beginnings, is verified in one pass. Where it is too large its most frequent part is taken.",
+      "  frequency = (1 - w) counts by this prompt + w counts by outputs,  w = 0.0001:  the prompt first",
+      "A prompt is forgotten with its sequence. Outputs stay, for all sequences to come; where a tree outgrows its capacity " +
+        "their counts are halved, and what falls to one or less is forgotten.",
+      "What it costs: rows of a target pass, 64 at most, and memory for the trie. What it saves grows as the trie fills: " +
+        "report it cold and warm. The worst case is plain decoding. With many users at once passes are no longer cheap, " +
+        "and neither is it.",
+      "Not the Jacobi iteration that is called lookahead decoding too. Deviations: outputs are counted token by token, not " +
+        "when a window is full; an ended prompt leaves nothing behind, where the released code may draft it for others; " +
+        "capacity holds after every sequence; parallel branches pay for what they share without being scored twice.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["gamma"],
+      method: async ({ gamma }) => {
+        const { LookaheadDrafter } = await import("./speculative/index.ts");
+        return { drafter: new LookaheadDrafter(gamma === undefined ? {} : { decodingLength: gamma + 1 }) };
+      },
+    },
+  },
+  {
     name: "hardware-aware-drafting",
     title: "Hardware-aware drafting",
     paper: null,
