@@ -19,7 +19,8 @@ import {
   type WorkerPoolOptions,
 } from "../../src/kernels/index.ts";
 import type { DecoderConfig } from "../../src/model/decoder-config.ts";
-import { Engine, type EngineOptions, type EngineSessionOptions } from "../../src/model/engine.ts";
+import { Engine, type EngineOptions } from "../../src/model/engine.ts";
+import type { EngineSessionOptions } from "../../src/model/engine-session.ts";
 import { config, gpt2, lively, tied } from "../model/lively-decoders.ts";
 import { describeSessionConformance } from "../model/session-conformance.ts";
 import { Draw, roundUp, seeds } from "./guarded.ts";

@@ -6,7 +6,8 @@ import { allowRelaxedSimd } from "../../src/kernels/relaxed-simd.ts";
 import type { CachePolicy } from "../../src/model/cache-policy.ts";
 import type { DecoderConfig } from "../../src/model/decoder-config.ts";
 import { Decoder } from "../../src/model/decoder-session.ts";
-import { Engine, type EngineSessionOptions } from "../../src/model/engine.ts";
+import { Engine } from "../../src/model/engine.ts";
+import type { EngineSessionOptions } from "../../src/model/engine-session.ts";
 import {
   type LanguageModel,
   type Matrix,
