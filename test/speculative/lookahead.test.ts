@@ -130,6 +130,7 @@ describe("the trie, by hand", () => {
     const before = trie.size;
     const prompt = [1, 2, 3, 4, 5, 6, 1, 2, 9];
     const [a, b] = [trie.insertPrompt(prompt), trie.insertPrompt([2, 3, 4])];
+    prompt.fill(0);
     expect(trie.counts([1, 2], a)).toEqual({ prompt: 2, output: 1 });
     expect(pathsOf(trie.retrieve([2, 3], a, unlimited))).toContain(" 4 5");
     // The other sequence does not see it.
@@ -319,7 +320,8 @@ describe("the trie, whatever comes", () => {
   });
 });
 
-describe("what comes out", () => {
+// Minutes with TOKENTHRIFT_FULL, seconds without.
+describe("what comes out", { timeout: 1_200_000 }, () => {
   const cycle = (size: number) =>
     new TableModel({
       vocabularySize: size,
@@ -365,6 +367,16 @@ describe("what comes out", () => {
     expect(await passes([0])).toBeLessThanOrEqual(4);
     drafter.reset();
     expect(await passes([0])).toBe(39);
+  });
+
+  it("remembers no more than its capacity once a sequence has ended", async () => {
+    const target = TableModel.random({ vocabularySize: 6, order: 2, seed: 8, contextLength: 90 });
+    const drafter = new LookaheadDrafter({ maxTreeOutputNodes: 20 });
+    const generation = generate(target, [0], { drafter, temperature: 1, maxTokens: 80 });
+    let largest = 0;
+    while (generation.step() !== undefined) largest = Math.max(largest, drafter.trie.size);
+    expect(largest).toBeGreaterThan(6 * 20);
+    expect(drafter.trie.size).toBeLessThanOrEqual(6 * 20);
   });
 
   it("keeps sequences under way apart: prompts their own, outputs shared, texts as they would be alone", async () => {

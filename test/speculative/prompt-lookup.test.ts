@@ -84,7 +84,8 @@ describe("what is looked up", () => {
   });
 });
 
-describe("what comes out", () => {
+// Minutes with TOKENTHRIFT_FULL, seconds without.
+describe("what comes out", { timeout: 1_200_000 }, () => {
   const target = TableModel.random({ vocabularySize: 4, order: 2, seed: "target", contextLength: 60 });
   const drafter = promptLookupDrafter();
 

@@ -201,6 +201,15 @@ describe("drafting", () => {
     expect(drafting.propose(context([3], { maxDepth: Number.POSITIVE_INFINITY })).tokens).toHaveLength(81);
   });
 
+  it("keeps the template it was given, whatever becomes of that", () => {
+    const template = [[0], [1], [0, 0]];
+    const drafter = new TokenRecyclingDrafter({ template });
+    template.pop();
+    template[1]![0] = 5;
+    expect(drafter.open(start(9)).propose(context([1])).parents).toEqual([-1, 0, 0, 1]);
+    expect(drafter.candidates(0)).toHaveLength(2);
+  });
+
   it("leaves out ranks that a small vocabulary has no tokens for", () => {
     const drafter = new TokenRecyclingDrafter();
     const drafting = drafter.open(start(2));
@@ -302,7 +311,8 @@ describe("across sequences", () => {
   });
 });
 
-describe("what comes out", () => {
+// Minutes with TOKENTHRIFT_FULL, seconds without.
+describe("what comes out", { timeout: 1_200_000 }, () => {
   it("is plain decoding's text at temperature 0, from tables of any kind", async () => {
     for (const seed of [1, 2, 3]) {
       const target = TableModel.random({ vocabularySize: 9, order: 2, seed, contextLength: 90 });
