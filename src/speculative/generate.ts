@@ -87,6 +87,8 @@ export interface Report {
   /** Generated tokens, prompt not included. */
   readonly tokens: readonly number[];
   readonly finish: Finish;
+  /** The verifier was a lossy one: tokens drawn at a temperature above 0 do not have the target's law. */
+  readonly lossy: boolean;
   /** Target passes that generated tokens: one per step. The pass over the prompt is not among them. */
   readonly targetPasses: number;
   /** Generated tokens per target pass, the one after each path included; plain decoding has 1. 0 before the first step. */
@@ -229,6 +231,7 @@ export class Generation implements AsyncIterable<Step> {
     return {
       tokens,
       finish: this.#finish,
+      lossy: this.#verifier.lossy === true,
       targetPasses: this.#passes,
       tokensPerPass: this.#passes === 0 ? 0 : tokens.length / this.#passes,
       drafted: this.#drafted,

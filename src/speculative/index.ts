@@ -1,6 +1,8 @@
 export { BranchingDrafter, type BranchingDrafterOptions, type Guess } from "./branching-drafter.ts";
 export { ChainDrafter, type ChainDrafterOptions } from "./chain-drafter.ts";
 export { type ChiSquareFit, chiSquareFit, chiSquarePoint, chiSquareTail } from "./chi-square.ts";
+export { ChimeraDrafter, type ChimeraOptions } from "./chimera.ts";
+export { ChimeraContext, ChimeraHeads, type EncodedNode, type Trigram, trigramAt } from "./chimera-heads.ts";
 export {
   chainDraft,
   checkDraft,
@@ -26,10 +28,13 @@ export {
   type Step,
 } from "./generate.ts";
 export { HardwareAwareDrafter, type HardwareAwareOptions } from "./hardware-aware-drafter.ts";
+export { chimeraAccuracies, type HeadAccuracyOptions, medusaAccuracies } from "./head-accuracies.ts";
+export { type HeadTarget, headTarget } from "./head-layers.ts";
 export { JointLaw, type JointLawFit, type JointLawOptions, type ProposalFit } from "./joint-law.ts";
 export { LookaheadDrafter, type LookaheadOptions, LookaheadTrie } from "./lookahead.ts";
 export type { TablePair } from "./lossless-cases.ts";
 export type { ContractCheck, GreedyCheck, LawCheck, LosslessCheck, LosslessReport } from "./lossless-report.ts";
+export { MedusaDrafter, MedusaHeads, type MedusaOptions } from "./medusa.ts";
 export { type GrowingTree, ModelDrafter, type ModelDrafterOptions } from "./model-drafter.ts";
 export {
   type DraftingCosts,
@@ -57,6 +62,7 @@ export {
   type TreeCosts,
   type TreeShape,
 } from "./sequoia.ts";
+export { type SparseTree, sparseTree } from "./sparse-tree.ts";
 export { SpecInferDrafter } from "./specinfer.ts";
 export {
   acceptanceRate,
@@ -71,6 +77,13 @@ export {
   type TokenRecyclingOptions,
   type TreeTemplate,
 } from "./token-recycling.ts";
+export { type LoadedHeads, type LoadHeadsOptions, loadChimeraHeads, loadMedusaHeads } from "./trained-heads.ts";
+export {
+  type LossyVerifier,
+  type TypicalAcceptanceOptions,
+  typicalAcceptance,
+  typicalThreshold,
+} from "./typical-acceptance.ts";
 export { checkVerdict, childrenOf, type Verdict, type Verification, type Verifier } from "./verifier.ts";
 export { type VerifyLosslessOptions, verifyLossless } from "./verify-lossless.ts";
 export type { ContractRule, Strategy, StrategyFactory } from "./watched-generation.ts";

@@ -35,6 +35,11 @@ export interface Verdict {
 }
 
 export interface Verifier {
+  /**
+   * Set by a verifier whose tokens do not have the target's law: the report of every generation with it says so.
+   * Default: it is lossless.
+   */
+  readonly lossy?: true;
   /** Writes to nothing it is given, keeps nothing between calls; draws from `random` only. */
   verify(verification: Verification): Verdict;
 }
