@@ -4,13 +4,17 @@ import type { Command } from "./command-line.ts";
 import { UsageError, unknown } from "./command-line.ts";
 import { requireWritableFolder } from "./writable-folder.ts";
 
-const models = ["target", "draft"] as const;
+const models = ["target", "draft", "medusa", "chimera"] as const;
 
 export const trainCommand: Command = {
   name: "train",
   summary: "train the embedded models; a run that was stopped goes on where it was",
   options: [
-    { name: "model", value: "target|draft", help: "train only this one (default: both, target first)" },
+    {
+      name: "model",
+      value: "target|draft|medusa|chimera",
+      help: "train only this one (default: all, in this order: heads learn from the embedded target)",
+    },
     { name: "steps", value: "<n>", help: "updates to make (default: the recipe's)" },
     { name: "out", value: "<dir>", help: "folder of the checkpoint (default: the embedded one, which is replaced)" },
     { name: "state", value: "<dir>", help: "folder for unfinished runs (default: .checkpoints)" },
@@ -23,7 +27,7 @@ export const trainCommand: Command = {
     }
     const [steps, out, state] = [input.integer("steps"), input.text("out"), input.text("state") ?? ".checkpoints"];
     if (out !== undefined && named === undefined) {
-      throw new UsageError("--out is one checkpoint's folder: say which with --model target or --model draft.");
+      throw new UsageError("--out is one checkpoint's folder: say which with --model.");
     }
     await requireWritableFolder(state);
     if (out !== undefined) await requireWritableFolder(out);
@@ -33,18 +37,20 @@ export const trainCommand: Command = {
       stderr.write("\nStopping after this update and saving. Ctrl-C again quits at once.\n");
       controller.abort();
     });
-    const { trainEmbedded } = await import("../embedded-pair.ts");
     for (const model of models) {
       if (named !== undefined && named !== model) continue;
       stderr.write(`training ${model}\n`);
-      const result = await trainEmbedded({
-        model,
+      const options = {
         state,
         signal: controller.signal,
-        log: (line) => stderr.write(`${line}\n`),
+        log: (line: string) => void stderr.write(`${line}\n`),
         ...(steps !== undefined && { steps }),
         ...(out !== undefined && { out }),
-      });
+      };
+      const result =
+        model === "target" || model === "draft"
+          ? await (await import("../embedded-pair.ts")).trainEmbedded({ model, ...options })
+          : await (await import("../embedded-heads.ts")).trainHeads({ kind: model, ...options });
       if (result.kind === "interrupted") {
         const place = join(result.statePath);
         stdout.write(`${model}: stopped at step ${result.steps}, saved in ${place}. Run the same command to go on.\n`);
