@@ -162,6 +162,7 @@ export class WatchedGeneration {
   /** The drafts as they were when given. */
   readonly #drafts: Float64Array[] = [];
   #draftCost: Cost = addCosts();
+  #guesses = 0;
   #ended = false;
 
   /** Use `Watch.generate`. */
@@ -213,6 +214,7 @@ export class WatchedGeneration {
     const note = this.#note;
     const { draft, tokens } = step;
     this.steps.push(step);
+    this.#guesses += draft.tokens.length - 1;
     this.#text.push(...tokens);
     this.#drafts.push(numbersOf(draft));
 
@@ -229,7 +231,7 @@ export class WatchedGeneration {
     });
     const expected = this.#text.slice(0, -1);
     const held = this.targetSessions.map(({ session }) => session.committed);
-    if (held.length !== 1 || held[0]!.join() !== expected.join()) {
+    if (held.length !== 1 || !sameNumbers(held[0]!, expected)) {
       note("target cache", `the target's cache holds [${held.join("] and [")}], the text is [${this.#text}]`);
     }
     const stated = this.report.cost.draft;
@@ -250,7 +252,7 @@ export class WatchedGeneration {
     const text = [...this.#text, ...path.slice(1).map((node) => draft.tokens[node]!), token];
     for (const { session, closed } of this.draftSessions) {
       const held = session.committed;
-      if (!closed && held.join() !== text.slice(0, held.length).join()) {
+      if (!closed && !sameNumbers(held, text.slice(0, held.length))) {
         this.#note("draft cache", `the draft model's cache holds [${held}], the text is [${text}]`);
       }
     }
@@ -259,13 +261,12 @@ export class WatchedGeneration {
   #checkCounts(): void {
     const report = this.report;
     const { tokens, accepted, drafted, discarded, targetPasses, positions, cost } = report;
-    const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
     const equal: Record<string, readonly [number, number]> = {
       "tokens = accepted + passes - discarded": [tokens.length, accepted + targetPasses - discarded],
       "passes = steps": [targetPasses, this.steps.length],
       "tokens = those of the steps": [tokens.length, this.#text.length - this.#promptLength],
-      "drafted = nodes below the roots": [drafted, sum(this.steps.map(({ draft }) => draft.tokens.length - 1))],
-      "accepted = sum over positions": [accepted, sum(positions.map((position) => position.accepted))],
+      "drafted = nodes below the roots": [drafted, this.#guesses],
+      "accepted = sum over positions": [accepted, positions.reduce((sum, position) => sum + position.accepted, 0)],
       "target passes = those counted": [cost.target.passes, targetPasses],
       "target tokens = drafted + passes": [cost.target.tokens, drafted + targetPasses],
     };
@@ -312,7 +313,7 @@ function withoutWriting(drafter: Drafter, note: Note, observed: (pass: VerifiedP
       const prompt = start.prompt.slice();
       const prefill = start.prefill?.logits.data.slice();
       const drafting = drafter.open(start);
-      if (prompt.join() !== start.prompt.join()) note("inputs", "open wrote to the prompt");
+      if (!sameNumbers(prompt, start.prompt)) note("inputs", "open wrote to the prompt");
       if (prefill && !sameNumbers(prefill, start.prefill!.logits.data)) note("inputs", "open wrote to the prefill");
       return {
         get cost() {
@@ -321,14 +322,14 @@ function withoutWriting(drafter: Drafter, note: Note, observed: (pass: VerifiedP
         propose(context) {
           const text = context.tokens.slice();
           const draft = drafting.propose(context);
-          if (text.join() !== context.tokens.join()) note("inputs", "propose wrote to context.tokens");
+          if (!sameNumbers(text, context.tokens)) note("inputs", "propose wrote to context.tokens");
           return draft;
         },
         observe(pass) {
           const before = numbersOf(pass.draft, pass.logits);
-          const path = pass.path.join();
+          const path = pass.path.slice();
           drafting.observe(pass);
-          if (!sameNumbers(before, numbersOf(pass.draft, pass.logits)) || path !== pass.path.join()) {
+          if (!sameNumbers(before, numbersOf(pass.draft, pass.logits)) || !sameNumbers(path, pass.path)) {
             note("inputs", "observe wrote to the draft, the logits or the path");
           }
           observed(pass);
