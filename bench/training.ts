@@ -7,14 +7,15 @@
  *     npx tsx bench/training.ts [--json]
  */
 import { pathToFileURL } from "node:url";
-import { adamWStep, clipGlobalNorm, type Moments } from "../src/model/adamw.ts";
 import { batchConstants, batchLogits, initialWeights, isTransposed, transposed } from "../src/model/decoder.ts";
 import { type DecoderConfig, parameterCount, parameterShapes } from "../src/model/decoder-config.ts";
-import { Trainer } from "../src/model/training.ts";
+import { decoderObjective } from "../src/model/decoder-training.ts";
 import { useBackend } from "../src/tensor/backend.ts";
 import { crossEntropy, read, tensor, valueAndGradients } from "../src/tensor/ops.ts";
 import { Random } from "../src/tensor/random.ts";
 import { type Tensor, tf } from "../src/tensor/tf.ts";
+import { adamWStep, clipGlobalNorm, type Moments } from "../src/training/adamw.ts";
+import { Trainer } from "../src/training/trainer.ts";
 import { PlainDecoder } from "./plain-decoder.ts";
 
 export const trainingBenchConfig: DecoderConfig = {
@@ -117,11 +118,11 @@ export async function benchTraining(options: { json?: boolean } = {}): Promise<T
   const sameWork = compare(config, ourGradients(), plain.gradients(idTensor, targetTensor));
 
   const stream = Int32Array.from({ length: 20_000 }, () => random.integer(config.vocabularySize));
-  const trainer = new Trainer(
-    config,
-    { training: stream, validation: stream },
-    { steps: 1000, batchSize: batch, sequenceLength: length, validateEvery: 1000 },
-  );
+  const streams = { training: stream, validation: stream };
+  const trainer = new Trainer(decoderObjective(config, streams, { batchSize: batch, sequenceLength: length }), {
+    steps: 1000,
+    validateEvery: 1000,
+  });
 
   interface Times {
     readonly wall: number[];

@@ -5,24 +5,24 @@
  * Trained on TypeScript's library declarations and Node's, less the held-out files (`corpus.ts`).
  */
 import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { heldOutFiles, libraryDeclarations, nodeDeclarations, packageVersion } from "./corpus.ts";
 import { ArgumentError } from "./errors.ts";
-import { readFileBytes, writeFileAtomic } from "./files.ts";
 import { writeCheckpoint } from "./model/checkpoint.ts";
 import { type DecoderConfig, parameterCount } from "./model/decoder-config.ts";
 import { Decoder } from "./model/decoder-session.ts";
+import { decoderObjective } from "./model/decoder-training.ts";
 import { type EmbeddedModel, embeddedFolder } from "./model/embedded.ts";
 import { totalBits } from "./model/evaluation.ts";
 import { KneserNey } from "./model/kneser-ney.ts";
-import { Trainer, type TrainingOptions } from "./model/training.ts";
 import type { Weights } from "./model/weights.ts";
-import { duration, Progress } from "./progress.ts";
+import { Progress } from "./progress.ts";
 import { activeBackend, useBackend } from "./tensor/backend.ts";
 import { floatTensor, toFloat32 } from "./tensor/safetensors.ts";
 import { Bpe } from "./tokenization/bpe.ts";
+import { Trainer, type TrainerOptions } from "./training/trainer.ts";
+import { runTraining, type TrainingOutcome } from "./training/training-run.ts";
 
 export const endOfText = "<|endoftext|>";
 export const embeddedVocabularySize = 1024;
@@ -38,18 +38,21 @@ const shared = {
 
 interface Recipe {
   readonly config: DecoderConfig;
-  readonly options: TrainingOptions;
+  readonly sequences: { readonly batchSize: number; readonly sequenceLength: number };
+  readonly options: TrainerOptions;
 }
 
 /** Shapes and training options. The draft has one layer, because a draft is only worth what its passes cost. */
 export const recipes: Readonly<Record<EmbeddedModel, Recipe>> = {
   target: {
     config: { ...shared, width: 128, layers: 4, heads: 4, keyValueHeads: 2, headWidth: 32, hiddenWidth: 384 },
-    options: { steps: 7000, batchSize: 4, sequenceLength: 256, learningRate: 2e-3, finalLearningRate: 1e-4, seed: 1 },
+    sequences: { batchSize: 4, sequenceLength: 256 },
+    options: { steps: 7000, learningRate: 2e-3, finalLearningRate: 1e-4, seed: 1 },
   },
   draft: {
     config: { ...shared, width: 64, layers: 1, heads: 2, keyValueHeads: 2, headWidth: 32, hiddenWidth: 176 },
-    options: { steps: 9000, batchSize: 4, sequenceLength: 256, learningRate: 4e-3, finalLearningRate: 1e-4, seed: 2 },
+    sequences: { batchSize: 4, sequenceLength: 256 },
+    options: { steps: 9000, learningRate: 4e-3, finalLearningRate: 1e-4, seed: 2 },
   },
 };
 
@@ -94,21 +97,10 @@ export interface TrainEmbeddedOptions {
   readonly log?: (line: string) => void;
 }
 
-/**
- * What a training run came to. An interrupted one resumes exactly when started again; `tokensPerSecond` is this call's,
- * null when an earlier one had made all the steps.
- */
-export type TrainEmbeddedResult =
-  | {
-      readonly kind: "finished";
-      readonly folder: string;
-      readonly steps: number;
-      readonly tokensPerSecond: number | null;
-    }
-  | { readonly kind: "interrupted"; readonly statePath: string; readonly steps: number };
-
 /** Train one of the pair by its recipe, resuming from saved state where there is some, and write its checkpoint. */
-export async function trainEmbedded(options: TrainEmbeddedOptions): Promise<TrainEmbeddedResult> {
+export async function trainEmbedded(
+  options: TrainEmbeddedOptions,
+): Promise<TrainingOutcome & { readonly folder: string }> {
   const { model, signal } = options;
   const recipe = recipes[model];
   const steps = options.steps ?? recipe.options.steps;
@@ -124,48 +116,17 @@ export async function trainEmbedded(options: TrainEmbeddedOptions): Promise<Trai
   };
   log(`${streams.training.length} tokens to learn from, ${parameterCount(recipe.config)} parameters, ${steps} steps`);
 
-  const trainer = new Trainer(recipe.config, streams, { ...recipe.options, steps });
+  const objective = decoderObjective(recipe.config, streams, recipe.sequences);
+  const trainer = new Trainer(objective, { ...recipe.options, steps });
   const statePath = join(options.state ?? ".checkpoints", `declarations-${model}-${steps}.safetensors`);
-  if (existsSync(statePath)) {
-    trainer.restore(await readFileBytes(statePath), statePath);
-    log(`resumed at step ${trainer.stepsDone}`);
-  }
-  const tokensPerStep = trainer.options.batchSize * trainer.options.sequenceLength;
-  const first = trainer.stepsDone;
-  const started = performance.now();
-  const speed = (): number => (tokensPerStep * (trainer.stepsDone - first)) / ((performance.now() - started) / 1000);
-  const progress = new Progress(`training ${model}`, steps, first);
-  try {
-    let smoothed: number | undefined;
-    while (!trainer.finished) {
-      const { loss } = trainer.step();
-      smoothed = smoothed === undefined ? loss : 0.98 * smoothed + 0.02 * loss;
-      progress.update(trainer.stepsDone, `loss ${smoothed.toFixed(3)}  ${speed().toFixed(0)} tokens/s`);
-      if (trainer.stepsDone % trainer.options.validateEvery === 0) {
-        const point = trainer.curve.at(-1)!;
-        const left = duration(((steps - trainer.stepsDone) * tokensPerStep) / speed());
-        log(
-          `step ${point.step}: training ${point.trainingLoss.toFixed(4)}, held out ` +
-            `${point.validationLoss.toFixed(4)} nats per token, ${speed().toFixed(0)} tokens/s, ${left} left`,
-        );
-        await writeFileAtomic(statePath, trainer.save());
-      }
-      // Lets Ctrl-C arrive between steps.
-      await new Promise((resolve) => setImmediate(resolve));
-      if (signal?.aborted && !trainer.finished) {
-        await writeFileAtomic(statePath, trainer.save());
-        return { kind: "interrupted", statePath, steps: trainer.stepsDone };
-      }
-    }
-  } finally {
-    progress.finish();
-    trainer.close();
-  }
-  const tokensPerSecond = speed(); // before measuring, which is not training
-  await writeFileAtomic(statePath, trainer.save());
+  const tokensPerStep = recipe.sequences.batchSize * recipe.sequences.sequenceLength;
+  const outcome = await runTraining(trainer, { label: model, statePath, tokensPerStep, signal, log }).finally(() =>
+    trainer.close(),
+  );
+  const folder = options.out ?? embeddedFolder(model);
+  if (outcome.kind === "interrupted") return { ...outcome, folder };
   const evaluation = await evaluateHeldOut(recipe.config, trainer.weights(), tokenizer, corpus);
   log(`held out: ${JSON.stringify(evaluation)}`);
-  const folder = options.out ?? embeddedFolder(model);
   await writeCheckpoint(
     folder,
     {
@@ -180,7 +141,7 @@ export async function trainEmbedded(options: TrainEmbeddedOptions): Promise<Trai
           trainingTokens: streams.training.length,
           validationTokens: streams.validation.length,
         },
-        options: trainer.options,
+        options: { ...trainer.options, ...recipe.sequences },
         tokensSeen: steps * tokensPerStep,
         curve: trainer.curve,
         evaluation,
@@ -190,7 +151,7 @@ export async function trainEmbedded(options: TrainEmbeddedOptions): Promise<Trai
     },
     { dtype: "F16" },
   );
-  return { kind: "finished", folder, steps, tokensPerSecond: first < steps ? tokensPerSecond : null };
+  return { ...outcome, folder };
 }
 
 /** Bits per byte of the held-out files: the model's, and what it is compared with. */

@@ -1,10 +1,11 @@
 /** `tokenthrift train`: make the embedded pair again, or a short run of it. */
 import { join } from "node:path";
+import { partKinds } from "../speculative/trained-parts.ts";
 import type { Command } from "./command-line.ts";
 import { UsageError, unknown } from "./command-line.ts";
 import { requireWritableFolder } from "./writable-folder.ts";
 
-const models = ["target", "draft", "medusa", "chimera"] as const;
+const models = ["target", "draft", ...partKinds] as const;
 
 export const trainCommand: Command = {
   name: "train",
@@ -12,8 +13,8 @@ export const trainCommand: Command = {
   options: [
     {
       name: "model",
-      value: "target|draft|medusa|chimera",
-      help: "train only this one (default: all, in this order: heads learn from the embedded target)",
+      value: models.join("|"),
+      help: "train only this one (default: all, in this order: parts learn from the embedded target)",
     },
     { name: "steps", value: "<n>", help: "updates to make (default: the recipe's)" },
     { name: "out", value: "<dir>", help: "folder of the checkpoint (default: the embedded one, which is replaced)" },
@@ -50,7 +51,7 @@ export const trainCommand: Command = {
       const result =
         model === "target" || model === "draft"
           ? await (await import("../embedded-pair.ts")).trainEmbedded({ model, ...options })
-          : await (await import("../embedded-heads.ts")).trainHeads({ kind: model, ...options });
+          : await (await import("../embedded-parts/train-part.ts")).trainPart({ kind: model, ...options });
       if (result.kind === "interrupted") {
         const place = join(result.statePath);
         stdout.write(`${model}: stopped at step ${result.steps}, saved in ${place}. Run the same command to go on.\n`);

@@ -146,14 +146,27 @@ export function isTransposed(name: string): boolean {
   return name === "lm_head.weight" || (name.startsWith("model.layers.") && name.endsWith("_proj.weight"));
 }
 
+/** Weights in checkpoint layout to parameters as the functions above take them; copies. */
+export function parameterLayout(weights: ReadonlyMap<string, Weights>): Map<string, Weights> {
+  return new Map([...weights].map(([name, weight]) => [name, isTransposed(name) ? turned(weight) : copied(weight)]));
+}
+
+/** Parameters back to checkpoint layout; copies. Turning a matrix twice gives it back. */
+export const storedLayout = parameterLayout;
+
+function turned({ shape, data }: Weights): Weights {
+  const [rows, columns] = shape as [number, number];
+  return { shape: [columns, rows], data: transposed(data, rows, columns) };
+}
+
+function copied({ shape, data }: Weights): Weights {
+  return { shape, data: data.slice() };
+}
+
 /** Checkpoint weights to parameters. The caller has checked names and shapes, and disposes the tensors. */
 export function parametersFromWeights(weights: ReadonlyMap<string, Weights>): Record<string, Tensor> {
   const parameters: Record<string, Tensor> = {};
-  for (const [name, weight] of weights) {
-    parameters[name] = isTransposed(name)
-      ? tensor(transposed(weight.data, weight.shape[0]!, weight.shape[1]!), [weight.shape[1]!, weight.shape[0]!])
-      : tensor(weight.data, weight.shape);
-  }
+  for (const [name, { shape, data }] of parameterLayout(weights)) parameters[name] = tensor(data, shape);
   return parameters;
 }
 

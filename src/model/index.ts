@@ -1,5 +1,4 @@
 /** What the techniques act on: contracts, an exact table model, the decoder and its engine, training and checkpoints. */
-export { type AdamWOptions, adamWStep, clipGlobalNorm, globalNorm, type Moments, warmupCosine } from "./adamw.ts";
 export type { CachePolicy, Selection, SelectionRequest } from "./cache-policy.ts";
 export {
   type OpenCheckpoint,
@@ -14,6 +13,7 @@ export type { Attend, Parameters } from "./decoder-block.ts";
 export * from "./decoder-config.ts";
 export { type Rotation, rotationAt } from "./decoder-llama.ts";
 export { Decoder } from "./decoder-session.ts";
+export { type DecoderBatch, type DecoderObjectiveOptions, decoderObjective } from "./decoder-training.ts";
 export * from "./embedded.ts";
 export { Engine, type EngineOptions } from "./engine.ts";
 export type { EngineSessionOptions } from "./engine-session.ts";
@@ -23,5 +23,4 @@ export * from "./language-model.ts";
 export { type Llama2cFile, readLlama2c } from "./llama2c.ts";
 export * from "./load.ts";
 export * from "./table-model.ts";
-export * from "./training.ts";
 export type { Weights } from "./weights.ts";

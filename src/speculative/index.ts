@@ -77,7 +77,13 @@ export {
   type TokenRecyclingOptions,
   type TreeTemplate,
 } from "./token-recycling.ts";
-export { type LoadedHeads, type LoadHeadsOptions, loadChimeraHeads, loadMedusaHeads } from "./trained-heads.ts";
+export {
+  type LoadedHeads,
+  type LoadHeadsOptions,
+  type LoadPartOptions,
+  loadChimeraHeads,
+  loadMedusaHeads,
+} from "./trained-parts.ts";
 export {
   type LossyVerifier,
   type TypicalAcceptanceOptions,

@@ -33,10 +33,11 @@ import {
 } from "../../tensor/ops.ts";
 import type { Random } from "../../tensor/random.ts";
 import type { Tensor } from "../../tensor/tf.ts";
+import type { Objective } from "../../training/trainer.ts";
 import { chimeraNames, chimeraShapes, encoderConfig, trigramAt } from "../chimera-heads.ts";
 import type { HeadTarget } from "../head-layers.ts";
-import type { HeadBatch, HeadObjective } from "./head-trainer.ts";
 import { transposedHead } from "./medusa-training.ts";
+import type { HeadBatch, TargetStates } from "./target-states.ts";
 
 export interface ChimeraObjectiveOptions {
   /** Heads, hence levels of a draft. Default 4. */
@@ -196,13 +197,10 @@ export class ChimeraDefinition {
  * At every depth: cross-entropy against the target's own law after the same text, and (f - h)^2 against the target's own
  * state at the same token. The target stays as it is.
  */
-export function chimeraObjective(
-  target: HeadTarget,
-  batch: number,
-  length: number,
-  options: ChimeraObjectiveOptions = {},
-): HeadObjective {
+export function chimeraObjective(states: TargetStates, options: ChimeraObjectiveOptions = {}): Objective<HeadBatch> {
   const { heads = 4, stateWeight = 0.1, block } = options;
+  const { target } = states;
+  const { batchSize: batch, sequenceLength: length } = states.options;
   const { width, vocabularySize } = target.config;
   const definition = new ChimeraDefinition(target, heads, batch, length);
   const { anchors } = definition;
@@ -213,14 +211,17 @@ export function chimeraObjective(
       columns,
     ]);
   return {
+    settings: { chimera: { heads, stateWeight, fromBlock: block !== undefined }, ...states.options },
+    batch: (random) => states.random(random),
+    validation: () => states.validation(),
     initialWeights: (random) => initialWeights(target, heads, block, random),
     loss(parameters, given) {
       const drafts = definition.run(parameters, given);
-      const states = tensor(given.hidden, [batch * length, width]);
+      const targetStates = tensor(given.hidden, [batch * length, width]);
       const laws = softmax(tensor(given.logits, [batch * length, vocabularySize]));
       let loss: Tensor | undefined;
       for (let depth = 0; depth < heads; depth++) {
-        const distance = mean(square(subtract(drafts.states[depth]!, at(states, depth, width))));
+        const distance = mean(square(subtract(drafts.states[depth]!, at(targetStates, depth, width))));
         const term = add(
           softCrossEntropy(drafts.logits[depth]!, at(laws, depth, vocabularySize)),
           scale(distance, stateWeight),

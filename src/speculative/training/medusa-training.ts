@@ -5,9 +5,10 @@
 import type { Weights } from "../../model/weights.ts";
 import { add, crossEntropy, matMul, reshape, scale, silu, slice, tensor, transpose } from "../../tensor/ops.ts";
 import type { Tensor } from "../../tensor/tf.ts";
+import type { Objective } from "../../training/trainer.ts";
 import type { HeadTarget } from "../head-layers.ts";
 import { medusaNames, medusaShapes } from "../medusa.ts";
-import type { HeadBatch, HeadObjective } from "./head-trainer.ts";
+import type { HeadBatch, TargetStates } from "./target-states.ts";
 
 export interface MedusaObjectiveOptions {
   /** Default 3. */
@@ -36,11 +37,15 @@ export function medusaLogits(
 }
 
 /** Head k learns the token k + 2 places after its state's own (k from 0): the next but k + 1. The target stays as it is. */
-export function medusaObjective(target: HeadTarget, options: MedusaObjectiveOptions = {}): HeadObjective {
+export function medusaObjective(states: TargetStates, options: MedusaObjectiveOptions = {}): Objective<HeadBatch> {
   const { heads = 3, tied = false, decay = 0.8 } = options;
+  const { target } = states;
   const { width, vocabularySize } = target.config;
   const outputHead = tensor(transposedHead(target), [width, vocabularySize]);
   return {
+    settings: { medusa: { heads, tied, decay }, ...states.options },
+    batch: (random) => states.random(random),
+    validation: () => states.validation(),
     initialWeights() {
       const weights = new Map<string, Weights>();
       for (const [name, shape] of medusaShapes(target, heads, tied)) {
@@ -51,11 +56,11 @@ export function medusaObjective(target: HeadTarget, options: MedusaObjectiveOpti
       return weights;
     },
     loss(parameters, { batch, length, ids, hidden }: HeadBatch) {
-      const states = tensor(hidden, [batch, length, width]);
+      const hiddenStates = tensor(hidden, [batch, length, width]);
       let loss: Tensor | undefined;
       for (let k = 0; k < heads; k++) {
         const rows = length - k - 2;
-        const anchors = reshape(slice(states, [0, 0, 0], [batch, rows, width]), [batch * rows, width]);
+        const anchors = reshape(slice(hiddenStates, [0, 0, 0], [batch, rows, width]), [batch * rows, width]);
         const targets = new Int32Array(batch * rows);
         for (let s = 0; s < batch; s++) {
           targets.set(ids.subarray(s * length + k + 2, (s + 1) * length), s * rows);

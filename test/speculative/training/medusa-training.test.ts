@@ -1,7 +1,9 @@
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { openKernels } from "../../../src/kernels/kernels.ts";
+import { TableModel } from "../../../src/model/table-model.ts";
 import { MedusaHeads } from "../../../src/speculative/index.ts";
 import { medusaLogits, medusaObjective, transposedHead } from "../../../src/speculative/training/medusa-training.ts";
+import { TargetStates } from "../../../src/speculative/training/target-states.ts";
 import { useBackend } from "../../../src/tensor/backend.ts";
 import { aliveTensors, read, tensor, tidy } from "../../../src/tensor/ops.ts";
 import { Random } from "../../../src/tensor/random.ts";
@@ -62,7 +64,10 @@ describe("Medusa's definition", () => {
     const ids = Int32Array.from({ length: batch * length }, () => random.integer(vocabularySize));
     const hidden = Float32Array.from({ length: batch * length * width }, () => random.normal());
     const weights = medusaWeights(target, 2);
-    const objective = medusaObjective(target, { heads: 2, decay: 0.5 });
+    const text = { training: ids, validation: ids };
+    const model = new TableModel({ vocabularySize, contextLength: 32, law: () => new Array(vocabularySize).fill(1) });
+    const states = new TargetStates(model, target, text, { sequenceLength: length });
+    const objective = medusaObjective(states, { heads: 2, decay: 0.5 });
     let expected = 0;
     const losses = tidy(() => {
       const parameters: Record<string, Tensor> = {};

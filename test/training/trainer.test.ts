@@ -2,12 +2,14 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { ArgumentError, FormatError } from "../../src/errors.ts";
 import type { DecoderConfig } from "../../src/model/decoder-config.ts";
 import { Decoder } from "../../src/model/decoder-session.ts";
+import { type DecoderObjectiveOptions, decoderObjective } from "../../src/model/decoder-training.ts";
 import { totalBits } from "../../src/model/evaluation.ts";
-import { Trainer, type TrainingOptions } from "../../src/model/training.ts";
 import { useBackend } from "../../src/tensor/backend.ts";
 import { aliveTensors } from "../../src/tensor/ops.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { readSafetensors, writeSafetensors } from "../../src/tensor/safetensors.ts";
+import type { TokenStreams } from "../../src/training/sequences.ts";
+import { Trainer, type TrainerOptions } from "../../src/training/trainer.ts";
 
 const config: DecoderConfig = {
   vocabularySize: 12,
@@ -28,16 +30,8 @@ const both = [
   ["Llama", config],
   ["GPT-2", gpt2],
 ] as const;
-const options: TrainingOptions = {
-  steps: 8,
-  batchSize: 4,
-  sequenceLength: 16,
-  learningRate: 1e-2,
-  warmupSteps: 2,
-  validateEvery: 3,
-  validationSequences: 8,
-  seed: 5,
-};
+const options: TrainerOptions = { steps: 8, learningRate: 1e-2, warmupSteps: 2, validateEvery: 3, seed: 5 };
+const shapes: DecoderObjectiveOptions = { batchSize: 4, sequenceLength: 16, validationSequences: 8 };
 
 /** Words of three ids, each one's last two fixed by its first: 2 of 3 tokens can be learned to certainty. */
 function words(seed: number, count: number): Int32Array {
@@ -51,19 +45,30 @@ function words(seed: number, count: number): Int32Array {
 }
 const streams = { training: words(1, 400), validation: words(2, 100) };
 
+function open(
+  changes: Partial<TrainerOptions> = {},
+  {
+    shape = config,
+    text = streams,
+    ...sequences
+  }: DecoderObjectiveOptions & { shape?: DecoderConfig; text?: TokenStreams } = {},
+) {
+  return new Trainer(decoderObjective(shape, text, { ...shapes, ...sequences }), { ...options, ...changes });
+}
+
 describe("training", () => {
   beforeAll(async () => {
     await useBackend("wasm");
   });
 
   it("stopped, saved and resumed gives the same weights, bit for bit, as never stopped", () => {
-    const whole = new Trainer(config, streams, options);
+    const whole = open();
     while (!whole.finished) whole.step();
     for (const stop of [1, 3, 7]) {
-      const first = new Trainer(config, streams, options);
+      const first = open();
       while (first.stepsDone < stop) first.step();
       const state = first.save();
-      const second = new Trainer(config, streams, options);
+      const second = open();
       second.restore(state);
       expect(second.stepsDone).toBe(stop);
       while (!second.finished) second.step();
@@ -78,7 +83,7 @@ describe("training", () => {
 
   it("gives other weights for another seed, and the same for the same", () => {
     const run = (seed: number) => {
-      const trainer = new Trainer(config, streams, { ...options, steps: 2, seed });
+      const trainer = open({ steps: 2, seed });
       trainer.step();
       trainer.close();
       return trainer.weights().get("model.layers.0.mlp.up_proj.weight")!.data;
@@ -88,7 +93,7 @@ describe("training", () => {
   });
 
   it.each(both)("%s learns what can be learned, and no more: the law of the held-out words", (_, shape) => {
-    const trainer = new Trainer(shape, streams, { ...options, steps: 150, validateEvery: 50 });
+    const trainer = open({ steps: 150, validateEvery: 50 }, { shape });
     const before = trainer.validate();
     expect(before).toBeCloseTo(Math.log(12), 1);
     while (!trainer.finished) trainer.step();
@@ -107,7 +112,7 @@ describe("training", () => {
 
   it.each(both)("%s leaks no tensors", (_, shape) => {
     const before = aliveTensors();
-    const trainer = new Trainer(shape, streams, options);
+    const trainer = open({}, { shape });
     trainer.step();
     trainer.validate();
     const held = aliveTensors();
@@ -119,24 +124,25 @@ describe("training", () => {
   });
 
   it("refuses options, streams and states that cannot be meant", () => {
-    const make = (change: Partial<TrainingOptions>) => () => new Trainer(config, streams, { ...options, ...change });
-    expect(make({ steps: 0 })).toThrow(ArgumentError);
-    expect(make({ sequenceLength: 17 })).toThrow(/context/);
-    expect(make({ learningRate: -1 })).toThrow(/learningRate/);
-    expect(make({ clipNorm: Number.NaN })).toThrow(/clipNorm/);
-    expect(() => new Trainer(config, { ...streams, validation: new Int32Array(5) }, options)).toThrow(/validation/);
-    expect(() => new Trainer(config, { ...streams, training: words(1, 99).fill(12) }, options)).toThrow(/below 12/);
+    expect(() => open({ steps: 0 })).toThrow(ArgumentError);
+    expect(() => open({ learningRate: -1 })).toThrow(/learningRate/);
+    expect(() => open({ clipNorm: Number.NaN })).toThrow(/clipNorm/);
+    expect(() => open({}, { batchSize: 1.5 })).toThrow(/batchSize/);
+    expect(() => open({}, { sequenceLength: 17 })).toThrow(/context/);
+    expect(() => open({}, { weights: new Map() })).toThrow(FormatError);
+    expect(() => open({}, { text: { ...streams, validation: new Int32Array(5) } })).toThrow(/validation/);
+    expect(() => open({}, { text: { ...streams, training: words(1, 99).fill(12) } })).toThrow(/below 12/);
 
-    const trainer = new Trainer(config, streams, options);
+    const trainer = open();
     const state = trainer.save();
-    const other = new Trainer(config, streams, { ...options, seed: 6 });
-    expect(() => other.restore(state)).toThrow(/another config or other options/);
+    const other = open({ seed: 6 });
+    expect(() => other.restore(state)).toThrow(/another objective or other options/);
     expect(() => trainer.restore(state.subarray(0, state.length - 9))).toThrow(FormatError);
     expect(() => trainer.restore(new Uint8Array(4))).toThrow(FormatError);
 
     // The last moment of the file is not a number: nothing of the state may have been taken over.
     const before = trainer.save();
-    const damaged = readSafetensors(new Trainer(config, streams, options).save());
+    const damaged = readSafetensors(open().save());
     const last = damaged.tensors.get("second.model.norm.weight")!;
     (last.data as Float32Array)[3] = Number.NaN;
     for (const [name, saved] of damaged.tensors) {
@@ -144,12 +150,27 @@ describe("training", () => {
     }
     expect(() => trainer.restore(writeSafetensors(damaged.tensors, damaged.metadata))).toThrow(/second.*NaN/);
     expect(trainer.save()).toEqual(before);
-    trainer.close();
-    other.close();
+    const shorter = open({}, { sequenceLength: 12 });
+    expect(() => shorter.restore(state)).toThrow(/another objective/);
+    for (const run of [trainer, other, shorter]) run.close();
+  });
+
+  it("goes on from weights it is given", () => {
+    const first = open({ steps: 40, validateEvery: 40 });
+    while (!first.finished) first.step();
+    const weights = first.weights();
+    const second = open({ steps: 1 }, { weights });
+    expect(second.weights()).toEqual(weights);
+    expect(second.validate()).toBe(first.validate());
+    second.step();
+    expect(second.weights()).not.toEqual(weights);
+    expect(first.weights()).toEqual(weights);
+    first.close();
+    second.close();
   });
 
   it("stops with a clear error when training diverges", () => {
-    const trainer = new Trainer(config, streams, { ...options, steps: 60, learningRate: 1e30, warmupSteps: 0 });
+    const trainer = open({ steps: 60, learningRate: 1e30, warmupSteps: 0 });
     expect(() => {
       while (!trainer.finished) trainer.step();
     }).toThrow(/learningRate/);

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { adamWStep, clipGlobalNorm, globalNorm, type Moments, warmupCosine } from "../../src/model/adamw.ts";
+import { adamWStep, clipGlobalNorm, globalNorm, type Moments, warmupCosine } from "../../src/training/adamw.ts";
 
 interface Run {
   clipNorm: number | null;

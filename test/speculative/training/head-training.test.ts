@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ArgumentError, FormatError } from "../../../src/errors.ts";
 import { openKernels } from "../../../src/kernels/kernels.ts";
 import { Engine } from "../../../src/model/engine.ts";
-import { row } from "../../../src/model/language-model.ts";
+import { type LanguageModel, row } from "../../../src/model/language-model.ts";
 import { TableModel } from "../../../src/model/table-model.ts";
 import { chimeraNames } from "../../../src/speculative/chimera-heads.ts";
 import {
@@ -14,16 +14,14 @@ import {
 } from "../../../src/speculative/index.ts";
 import { medusaNames } from "../../../src/speculative/medusa.ts";
 import { chimeraObjective } from "../../../src/speculative/training/chimera-training.ts";
-import {
-  type HeadObjective,
-  HeadTrainer,
-  type HeadTrainingOptions,
-} from "../../../src/speculative/training/head-trainer.ts";
 import { medusaObjective } from "../../../src/speculative/training/medusa-training.ts";
+import { TargetStates } from "../../../src/speculative/training/target-states.ts";
 import { useBackend } from "../../../src/tensor/backend.ts";
 import { aliveTensors } from "../../../src/tensor/ops.ts";
 import { Random } from "../../../src/tensor/random.ts";
 import { readSafetensors, writeSafetensors } from "../../../src/tensor/safetensors.ts";
+import type { SequenceOptions } from "../../../src/training/sequences.ts";
+import { type Objective, Trainer, type TrainerOptions } from "../../../src/training/trainer.ts";
 import { withHidden } from "../hidden-table.ts";
 import { tinyConfig, tinyTarget, tinyWeights } from "../tiny-target.ts";
 
@@ -31,19 +29,12 @@ const target = tinyTarget();
 const random = new Random("text");
 const noise = Int32Array.from({ length: 400 }, () => random.integer(tinyConfig.vocabularySize));
 const streams = { training: noise, validation: noise.slice(200) };
-const options: HeadTrainingOptions = {
-  steps: 6,
-  batchSize: 2,
-  sequenceLength: 12,
-  learningRate: 1e-2,
-  warmupSteps: 2,
-  validateEvery: 4,
-  validationSequences: 4,
-  seed: 5,
-};
+const options: TrainerOptions = { steps: 6, learningRate: 1e-2, warmupSteps: 2, validateEvery: 4, seed: 5 };
+const shapes: SequenceOptions = { batchSize: 2, sequenceLength: 12, validationSequences: 4 };
+type MakeObjective = (states: TargetStates) => Objective<unknown>;
 const objectives = {
-  Medusa: () => medusaObjective(target, { heads: 2 }),
-  Chimera: (batch: number, length: number) => chimeraObjective(target, batch, length, { heads: 2 }),
+  Medusa: (states: TargetStates) => medusaObjective(states, { heads: 2 }),
+  Chimera: (states: TargetStates) => chimeraObjective(states, { heads: 2 }),
 };
 
 describe("training heads", () => {
@@ -57,10 +48,18 @@ describe("training heads", () => {
     model.close();
   });
   const trainer = (
-    objective: (batch: number, length: number) => HeadObjective,
-    changes: Partial<HeadTrainingOptions> = {},
-    text = streams,
-  ) => new HeadTrainer(model, target, objective, text, { ...options, ...changes });
+    objective: MakeObjective,
+    changes: Partial<TrainerOptions> = {},
+    {
+      text = streams,
+      reader = model,
+      ...sequences
+    }: Partial<SequenceOptions> & { text?: typeof streams; reader?: LanguageModel } = {},
+  ) =>
+    new Trainer(objective(new TargetStates(reader, target, text, { ...shapes, ...sequences })), {
+      ...options,
+      ...changes,
+    });
 
   it.each(Object.entries(objectives))(
     "%s: stopped, saved and resumed gives the same weights, bit for bit, as never stopped",
@@ -84,16 +83,11 @@ describe("training heads", () => {
   );
 
   it("refuses options out of range, short texts, and states of other runs or none, and is unchanged then", () => {
-    for (const bad of [
-      { steps: 0 },
-      { batchSize: 1.5 },
-      { sequenceLength: 33 },
-      { learningRate: 0 },
-      { clipNorm: -1 },
-    ]) {
-      expect(() => trainer(objectives.Medusa, bad)).toThrow(ArgumentError);
+    for (const bad of [{ batchSize: 1.5 }, { sequenceLength: 33 }, { validationSequences: 0 }]) {
+      expect(() => trainer(objectives.Medusa, {}, bad)).toThrow(ArgumentError);
     }
-    expect(() => trainer(objectives.Medusa, {}, { ...streams, training: noise.slice(0, 12) })).toThrow(/more than 12/);
+    const text = { ...streams, training: noise.slice(0, 12) };
+    expect(() => trainer(objectives.Medusa, {}, { text })).toThrow(/more than 12/);
     const run = trainer(objectives.Medusa);
     run.step();
     const before = run.weights();
@@ -111,7 +105,7 @@ describe("training heads", () => {
   });
 
   it("begins where it should: Medusa as the target's head, Chimera as what it is given, read out by the target's head", () => {
-    const medusa = trainer(() => medusaObjective(target, { heads: 2 }));
+    const medusa = trainer(objectives.Medusa);
     expect(medusa.weights().get(medusaNames.output(1))!.data).toEqual(target.outputHead);
     expect(
       medusa
@@ -120,12 +114,12 @@ describe("training heads", () => {
         .data.every((x) => x === 0),
     ).toBe(true);
     medusa.close();
-    const tied = trainer(() => medusaObjective(target, { heads: 2, tied: true }));
+    const tied = trainer((states) => medusaObjective(states, { heads: 2, tied: true }));
     expect([...tied.weights().keys()].filter((name) => name === medusaNames.output(0))).toEqual([]);
     tied.step();
     tied.close();
     const block = tinyWeights();
-    const chimera = trainer((batch, length) => chimeraObjective(target, batch, length, { heads: 2, block }));
+    const chimera = trainer((states) => chimeraObjective(states, { heads: 2, block }));
     const name = "model.layers.0.mlp.gate_proj.weight";
     expect(chimera.weights().get(name)).toEqual(block.get(name));
     const { data } = chimera.weights().get(chimeraNames.head(1))!;
@@ -139,10 +133,11 @@ describe("training heads", () => {
   // Guards against a target one place off: where the text is a function of the token before, every head must become sure
   // of its own place, and the places beside it are other tokens.
   const cycle = Int32Array.from({ length: 600 }, (_, i) => (5 * (i % 7)) % 19);
-  const learning = { steps: 60, learningRate: 2e-2, sequenceLength: 20, batchSize: 1, validateEvery: 1000 };
+  const learning = { steps: 60, learningRate: 2e-2, validateEvery: 1000 };
+  const reading = { sequenceLength: 20, batchSize: 1, text: { training: cycle, validation: cycle } };
 
   it("Medusa's head k learns the token k places after the pending one", async () => {
-    const run = trainer(objectives.Medusa, { ...learning, steps: 150 }, { training: cycle, validation: cycle });
+    const run = trainer(objectives.Medusa, { ...learning, steps: 150 }, reading);
     while (!run.finished) run.step();
     const heads = new MedusaHeads(target, run.weights(), await openKernels());
     run.close();
@@ -166,13 +161,7 @@ describe("training heads", () => {
       }),
       tinyConfig.width,
     );
-    const run = new HeadTrainer(
-      knowing,
-      target,
-      objectives.Chimera,
-      { training: cycle, validation: cycle },
-      { ...options, ...learning },
-    );
+    const run = trainer(objectives.Chimera, learning, { ...reading, reader: knowing });
     const before = run.validate();
     while (!run.finished) run.step();
     expect(run.validate()).toBeLessThan(before / 2);
