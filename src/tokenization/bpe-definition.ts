@@ -7,11 +7,11 @@ import { FormatError } from "../errors.ts";
 import { BpeMerger, type MergeTable, RANK_LIMIT } from "./bpe-merger.ts";
 import type { Merge } from "./bpe-trainer.ts";
 import { PairTable } from "./pair-table.ts";
+import type { AddedTokens } from "./special-tokens.ts";
 import type { SplitPattern } from "./split-patterns.ts";
 import { concatBytes, type TokenTable } from "./token-table.ts";
-import type { Normalizer } from "./unicode-normalization.ts";
 
-export interface BpeDefinition {
+export interface BpeDefinition extends AddedTokens {
   /** Where it came from, for messages. */
   readonly source: string;
   /** Bytes of each ordinary token by id; undefined for ids that special tokens take or nothing does. */
@@ -26,18 +26,7 @@ export interface BpeDefinition {
    * Face files). It differs from merging only for tokens that merging cannot reach.
    */
   readonly wholePieces: boolean;
-  /** What happens to a text before it is split. */
-  readonly normalizer: Normalizer;
   readonly pattern: SplitPattern;
-  /** Tokens that `EncodeOptions` govern, by content. */
-  readonly specialTokens: ReadonlyMap<string, number>;
-  /** Tokens cut out of every text before it is split (added tokens of Hugging Face files that are not special). */
-  readonly addedTokens: ReadonlyMap<string, number>;
-  /**
-   * Contents of the special and added tokens that are found in normalized text, and only in what the others leave
-   * (`normalized` in Hugging Face files). Each must be normalized itself.
-   */
-  readonly normalizedTokens: ReadonlySet<string>;
 }
 
 /** Ids must be below this. */

@@ -7,6 +7,7 @@
  * Example: merges (a, a), (aa, a): "aaaa" -> aa a a -> aa aa; "aaa" -> aa a -> aaa.
  */
 
+import { MinHeap } from "./min-heap.ts";
 import type { PairTable } from "./pair-table.ts";
 
 /** Which pairs merge, in which order, into what. */
@@ -153,49 +154,5 @@ export class BpeMerger {
     if (count <= this.ids.length) return;
     this.ids = new Int32Array(2 * count);
     this.#pairRanks = new Int32Array(2 * count);
-  }
-}
-
-/** A binary heap of doubles, smallest first. */
-class MinHeap {
-  #values: Float64Array;
-  size = 0;
-
-  constructor(capacity: number) {
-    this.#values = new Float64Array(Math.max(16, capacity));
-  }
-
-  push(value: number): void {
-    if (this.size === this.#values.length) {
-      const grown = new Float64Array(2 * this.size);
-      grown.set(this.#values);
-      this.#values = grown;
-    }
-    const values = this.#values;
-    let hole = this.size++;
-    while (hole > 0) {
-      const parent = (hole - 1) >> 1;
-      if (values[parent]! <= value) break;
-      values[hole] = values[parent]!;
-      hole = parent;
-    }
-    values[hole] = value;
-  }
-
-  pop(): number {
-    const values = this.#values;
-    const smallest = values[0]!;
-    const last = values[--this.size]!;
-    let hole = 0;
-    for (;;) {
-      let child = 2 * hole + 1;
-      if (child >= this.size) break;
-      if (child + 1 < this.size && values[child + 1]! < values[child]!) child++;
-      if (values[child]! >= last) break;
-      values[hole] = values[child]!;
-      hole = child;
-    }
-    values[hole] = last;
-    return smallest;
   }
 }

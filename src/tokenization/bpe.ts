@@ -19,7 +19,8 @@ import { BpeEncoder } from "./bpe-encoder.ts";
 import type { MergeTable } from "./bpe-merger.ts";
 import type { Merge } from "./bpe-trainer.ts";
 import { type BpeTrainingOptions, trainDefinition } from "./bpe-training.ts";
-import { type HuggingFaceTokenizer, readHuggingFace, writeHuggingFace } from "./hugging-face-format.ts";
+import { readBpe, writeBpe } from "./hugging-face-bpe.ts";
+import type { HuggingFaceTokenizer } from "./hugging-face-format.ts";
 import { IdBuffer } from "./id-buffer.ts";
 import { SpecialTokens } from "./special-tokens.ts";
 import type { SplitPattern } from "./split-patterns.ts";
@@ -50,12 +51,7 @@ export class Bpe implements Tokenizer {
     const ordinary = new TokenTable(definition.tokens);
     this.#mergeTable = buildMergeTable(definition, ordinary);
     this.#encoder = new BpeEncoder(ordinary, this.#mergeTable, definition.pattern, definition.wholePieces);
-    this.#special = new SpecialTokens(
-      definition.specialTokens,
-      definition.addedTokens,
-      definition.normalizedTokens,
-      definition.normalizer,
-    );
+    this.#special = new SpecialTokens(definition);
     const all = [...definition.tokens];
     const utf8 = new TextEncoder();
     for (const [content, id] of [...definition.specialTokens, ...definition.addedTokens]) {
@@ -90,7 +86,7 @@ export class Bpe implements Tokenizer {
    * NFC, a pre-tokenizer that is not byte-level, dropout, truncation, bad merges, duplicate or missing ids, ...
    */
   static fromHuggingFace(json: string | object): Bpe {
-    return new Bpe(readHuggingFace(json));
+    return new Bpe(readBpe(json));
   }
 
   /**
@@ -98,7 +94,7 @@ export class Bpe implements Tokenizer {
    * @throws ArgumentError where the split pattern is a RegExp that they would read differently
    */
   toHuggingFace(): HuggingFaceTokenizer {
-    return writeHuggingFace(this.#definition, this.merges());
+    return writeBpe(this.#definition, this.merges());
   }
 
   /** The pairs that merge, as ids, best first. Those behind a tiktoken rank file are recovered from the ranks. */
@@ -126,7 +122,7 @@ export class Bpe implements Tokenizer {
     const ids = this.encode(text, options);
     // What is in form C stays so wherever it is cut.
     const changes = normalize(text, this.normalizer) !== text;
-    const aligned = changes ? alignNormalized(this.#special.stretches(text, options)) : undefined;
+    const aligned = changes ? alignNormalized(this.#special.stretches(text, options), this.normalizer) : undefined;
     const encoded = aligned?.text ?? text;
     const starts = new Uint32Array(ids.length);
     const ends = new Uint32Array(ids.length);

@@ -1,43 +1,32 @@
 /**
- * Hugging Face `tokenizer.json` files (https://github.com/huggingface/tokenizers) of byte-level BPE tokenizers.
+ * Hugging Face `tokenizer.json` files (https://github.com/huggingface/tokenizers): what those of all models have in common.
  *
- * Tokens are written in the byte alphabet (`byte-alphabet.ts`), merges as pairs of tokens, best first. The reader takes
- * what it can reproduce exactly and refuses the rest by name: a tokenizer that is nearly right is worse than none. Of the
- * normalizers that is NFC (`unicode-normalization.ts`).
+ * A file names its parts (normalizer, pre-tokenizer, model, post-processor, decoder) and each model type goes with a few
+ * of them: `hugging-face-bpe.ts`, `hugging-face-word-piece.ts` and `hugging-face-unigram.ts` say which. A reader takes
+ * what it can reproduce exactly and refuses the rest by name: a tokenizer that is nearly right is worse than none.
  *
  * **Deviations**: templates of the post-processor are accepted and not applied (ids are those of
- * `add_special_tokens = false`); where Hugging Face would silently drop a byte that has no token, the file is refused.
+ * `add_special_tokens = false`).
  */
 
-import { ArgumentError, FormatError } from "../errors.ts";
-import { type BpeDefinition, ID_LIMIT, SPECIAL_ID_REACH } from "./bpe-definition.ts";
-import type { Merge } from "./bpe-trainer.ts";
-import { alphabetToBytes, bytesToAlphabet } from "./byte-alphabet.ts";
-import { patternFromReference, patternToReference, type SplitPattern } from "./split-patterns.ts";
+import { FormatError } from "../errors.ts";
+import type { BertNormalizer } from "./bert-normalizer.ts";
+import { ID_LIMIT, SPECIAL_ID_REACH } from "./bpe-definition.ts";
+import type { HuggingFaceBpe } from "./hugging-face-bpe.ts";
+import type { AddedTokens } from "./special-tokens.ts";
 import { type Normalizer, normalize } from "./unicode-normalization.ts";
 
 /** The parts of a `tokenizer.json` that are written here, in Hugging Face's names. Plain JSON. */
-export interface HuggingFaceTokenizer {
+export interface HuggingFaceTokenizer<Model extends { readonly type: string } = HuggingFaceBpe> {
   readonly version: "1.0";
   readonly truncation: null;
   readonly padding: null;
   readonly added_tokens: readonly AddedToken[];
-  readonly normalizer: null | { readonly type: "NFC" };
+  readonly normalizer: null | { readonly type: string };
   readonly pre_tokenizer: object;
-  readonly post_processor: object;
+  readonly post_processor: object | null;
   readonly decoder: object;
-  readonly model: {
-    readonly type: "BPE";
-    readonly dropout: null;
-    readonly unk_token: null;
-    readonly continuing_subword_prefix: null;
-    readonly end_of_word_suffix: null;
-    readonly fuse_unk: false;
-    readonly byte_fallback: false;
-    readonly ignore_merges: boolean;
-    readonly vocab: Readonly<Record<string, number>>;
-    readonly merges: readonly (readonly [string, string])[];
-  };
+  readonly model: Model;
 }
 
 interface AddedToken {
@@ -50,111 +39,114 @@ interface AddedToken {
   readonly special: boolean;
 }
 
-const SOURCE = "tokenizer.json";
+/** How errors name the file. */
+export const SOURCE = "tokenizer.json";
 
-/** What `Bpe.toHuggingFace` is built on. `merges` in the definition's ids. */
-export function writeHuggingFace(definition: BpeDefinition, merges: readonly Merge[]): HuggingFaceTokenizer {
-  const vocab: Record<string, number> = {};
-  const symbols = definition.tokens.map((bytes) => (bytes === undefined ? "" : bytesToAlphabet(bytes)));
-  symbols.forEach((symbol, id) => {
-    if (symbol !== "") vocab[symbol] = id;
-  });
-  const added = (tokens: ReadonlyMap<string, number>, special: boolean): AddedToken[] =>
-    [...tokens].map(([content, id]) => {
-      const normalized = definition.normalizedTokens.has(content);
-      return { id, content, single_word: false, lstrip: false, rstrip: false, normalized, special };
-    });
-  const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: false };
-  return {
-    version: "1.0",
-    truncation: null,
-    padding: null,
-    added_tokens: [...added(definition.specialTokens, true), ...added(definition.addedTokens, false)].sort(
-      (a, b) => a.id - b.id,
-    ),
-    normalizer: definition.normalizer === "none" ? null : { type: definition.normalizer },
-    pre_tokenizer: writePreTokenizer(definition.pattern, byteLevel),
-    post_processor: { ...byteLevel, use_regex: true },
-    decoder: { ...byteLevel, use_regex: true },
-    model: {
-      type: "BPE",
-      dropout: null,
-      unk_token: null,
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: false,
-      byte_fallback: false,
-      ignore_merges: definition.wholePieces,
-      vocab,
-      merges: merges.map(([left, right]) => [symbols[left]!, symbols[right]!] as const),
-    },
-  };
+/** What of a file does not depend on its model. */
+export interface OpenedFile {
+  readonly file: Record<string, unknown>;
+  readonly model: Record<string, unknown>;
+  readonly added: AddedTokens;
 }
 
-function writePreTokenizer(pattern: SplitPattern, byteLevel: object): object {
-  if (pattern === "gpt2") return { ...byteLevel, use_regex: true };
-  const plain = { ...byteLevel, use_regex: false };
-  if (pattern === "none") return plain;
-  const reference = patternToReference(pattern);
-  if (reference === undefined) {
-    throw new ArgumentError(
-      "pattern",
-      "an expression that Hugging Face's tokenizers read as JavaScript does",
-      String(pattern),
-      "Spell out \\s, \\w, \\d and the dot as classes; leave out flags, anchors, lazy quantifiers and look-behind.",
-    );
-  }
-  const split = { type: "Split", pattern: { Regex: reference }, behavior: "Isolated", invert: false };
-  return { type: "Sequence", pretokenizers: [split, plain] };
-}
+/** Types of normalizers as files name them. */
+export type NormalizerType = "NFC" | "NFKC" | "BertNormalizer";
 
-/** What `Bpe.fromHuggingFace` is built on; throws as documented there. */
-export function readHuggingFace(json: string | object): BpeDefinition {
-  const file = object(typeof json === "string" ? parse(json) : json, "the file");
+/**
+ * Open a file for one model type and read the parts that all have.
+ * @param json the file's text, or parsed
+ * @param type the model type wanted
+ * @param normalizers the normalizers that go with it
+ * @throws FormatError naming what is missing, malformed or not supported
+ */
+export function openFile(json: string | object, type: string, normalizers: readonly NormalizerType[]): OpenedFile {
+  const file = parseFile(json);
+  const model = object(file["model"], '"model"');
+  const found = modelType(file);
+  if (found !== type) refuse(`model type ${found} is not supported, only ${type}`);
   for (const part of ["truncation", "padding"]) {
     if (!isNothing(file[part])) {
       refuse(`"${part}" is set, which would change the ids`, `Set it to null and do it outside the tokenizer.`);
     }
   }
-  const normalizer = readNormalizer(file["normalizer"]);
-  const decoder = file["decoder"];
-  if (typeOf(decoder) !== "ByteLevel") refuse(`decoder ${typeOf(decoder)} is not supported, only ByteLevel`);
+  const normalizer = readNormalizer(file["normalizer"], normalizers);
   checkPostProcessor(file["post_processor"]);
-  const pattern = readPreTokenizer(file["pre_tokenizer"]);
+  return { file, model, added: readAddedTokens(file["added_tokens"], normalizer) };
+}
 
+/** The content of a file as an object. */
+export function parseFile(json: string | object): Record<string, unknown> {
+  return object(typeof json === "string" ? parse(json) : json, "the file");
+}
+
+/** The type of a file's model. Files from before the field existed leave it out and hold BPE. */
+export function modelType(file: Record<string, unknown>): string {
   const model = object(file["model"], '"model"');
-  // Files from before the field existed leave the type out.
-  if (model["type"] !== undefined && model["type"] !== "BPE")
-    refuse(`model type ${typeOf(model)} is not supported, only BPE`);
-  checkModelOptions(model);
+  return model["type"] === undefined ? "BPE" : typeOf(model);
+}
 
-  const { specialTokens, addedTokens, normalizedTokens } = readAddedTokens(file["added_tokens"], normalizer);
-  const addedIds = new Map([...specialTokens, ...addedTokens].map(([content, id]) => [id, content]));
-  const { tokens, idOf } = readVocabulary(object(model["vocab"], '"model.vocab"'), addedIds);
+/** A file of a model and the parts that go with it. */
+export function fileOf<Model extends { readonly type: string }>(
+  added: AddedTokens,
+  parts: Pick<HuggingFaceTokenizer<Model>, "pre_tokenizer" | "post_processor" | "decoder" | "model">,
+): HuggingFaceTokenizer<Model> {
+  const listed = (tokens: ReadonlyMap<string, number>, special: boolean): AddedToken[] =>
+    [...tokens].map(([content, id]) => {
+      const normalized = added.normalizedTokens.has(content);
+      return { id, content, single_word: false, lstrip: false, rstrip: false, normalized, special };
+    });
   return {
-    source: SOURCE,
-    tokens,
-    merges: readMerges(model["merges"], idOf),
-    wholePieces: model["ignore_merges"] === true,
-    normalizer,
-    pattern,
-    specialTokens,
-    addedTokens,
-    normalizedTokens,
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: [...listed(added.specialTokens, true), ...listed(added.addedTokens, false)].sort(
+      (a, b) => a.id - b.id,
+    ),
+    normalizer: writeNormalizer(added.normalizer),
+    ...parts,
   };
 }
 
-/** None, or NFC; NFC twice is NFC, and a sequence of none is none. */
-function readNormalizer(value: unknown): Normalizer {
+function writeNormalizer(normalizer: Normalizer): HuggingFaceTokenizer["normalizer"] {
+  if (normalizer === "none") return null;
+  if (typeof normalizer === "string") return { type: normalizer };
+  const { cleanText, chineseCharacters, stripAccents, lowercase } = normalizer;
+  return {
+    type: "BertNormalizer",
+    clean_text: cleanText,
+    handle_chinese_chars: chineseCharacters,
+    strip_accents: stripAccents,
+    lowercase,
+  } as { type: string };
+}
+
+/** None, or one of those allowed; NFC twice is NFC, and a sequence of none is none. */
+function readNormalizer(value: unknown, allowed: readonly NormalizerType[]): Normalizer {
   if (isNothing(value)) return "none";
   const outer = object(value, '"normalizer"');
   const steps = typeOf(outer) === "Sequence" ? array(outer["normalizers"], '"normalizer.normalizers"') : [outer];
+  const only = `Only ${allowed.join(" or ")} is read, alone or in a sequence, or none.`;
+  let normalizer: Normalizer = "none";
   for (const step of steps) {
-    const type = typeOf(object(step, 'an entry of "normalizer.normalizers"'));
-    if (type !== "NFC")
-      refuse(`normalizer ${type} is not supported`, "Only NFC is read, alone or in a sequence, or none.");
+    const entry = object(step, 'an entry of "normalizer.normalizers"');
+    const type = typeOf(entry) as NormalizerType;
+    if (!allowed.includes(type)) refuse(`normalizer ${type} is not supported`, only);
+    const read = type === "BertNormalizer" ? readBertNormalizer(entry) : type;
+    if (normalizer !== "none" && normalizer !== read)
+      refuse("a sequence of different normalizers is not supported", only);
+    normalizer = read;
   }
-  return steps.length === 0 ? "none" : "NFC";
+  return normalizer;
+}
+
+function readBertNormalizer(entry: Record<string, unknown>): BertNormalizer {
+  const lowercase = flag(entry, "lowercase", true);
+  return {
+    cleanText: flag(entry, "clean_text", true),
+    chineseCharacters: flag(entry, "handle_chinese_chars", true),
+    stripAccents: flag(entry, "strip_accents", lowercase),
+    lowercase,
+  };
 }
 
 function checkPostProcessor(processor: unknown, nested = false): void {
@@ -169,44 +161,7 @@ function checkPostProcessor(processor: unknown, nested = false): void {
   }
 }
 
-function readPreTokenizer(value: unknown): SplitPattern {
-  if (isNothing(value)) refuse("there is no pre-tokenizer, so it is not byte-level");
-  const outer = object(value, '"pre_tokenizer"');
-  const steps = typeOf(outer) === "Sequence" ? array(outer["pretokenizers"], '"pre_tokenizer.pretokenizers"') : [outer];
-  const last = object(steps.at(-1), '"pre_tokenizer"');
-  if (typeOf(last) !== "ByteLevel")
-    refuse(`pre-tokenizer ${typeOf(last)} is not byte-level`, "Only ByteLevel is read, alone or after one Split.");
-  if (flag(last, "add_prefix_space", true))
-    refuse('pre-tokenizer ByteLevel has "add_prefix_space", which is not supported');
-  const useRegex = flag(last, "use_regex", true);
-  if (steps.length === 1) return useRegex ? "gpt2" : "none";
-  const split = object(steps[0], '"pre_tokenizer.pretokenizers[0]"');
-  if (steps.length > 2 || typeOf(split) !== "Split" || useRegex) {
-    const names = steps.map((step) => typeOf(step)).join(", ");
-    refuse(`pre-tokenizer sequence ${names} is not supported`, "Only Split, then ByteLevel without its own regex.");
-  }
-  if (split["behavior"] !== "Isolated" || flag(split, "invert", false)) {
-    refuse('pre-tokenizer Split must have the behavior "Isolated" and not be inverted');
-  }
-  const expression = object(split["pattern"], '"pattern" of the pre-tokenizer Split')["Regex"];
-  if (typeof expression !== "string") refuse('pre-tokenizer Split must have a pattern {"Regex": "..."}');
-  const pattern = patternFromReference(expression);
-  if (pattern === undefined) refuse(`split pattern ${JSON.stringify(expression.slice(0, 80))} cannot be read exactly`);
-  return pattern;
-}
-
-function checkModelOptions(model: Record<string, unknown>): void {
-  if (!isNothing(model["dropout"]) && model["dropout"] !== 0) refuse("model.dropout is set: encoding would be random");
-  for (const name of ["continuing_subword_prefix", "end_of_word_suffix"]) {
-    if (!isNothing(model[name]) && model[name] !== "") refuse(`model.${name} is set, so the model is not byte-level`);
-  }
-  if (model["byte_fallback"] === true) refuse("model.byte_fallback is set, so the model is not byte-level");
-}
-
-function readAddedTokens(
-  value: unknown,
-  normalizer: Normalizer,
-): Pick<BpeDefinition, "specialTokens" | "addedTokens" | "normalizedTokens"> {
+function readAddedTokens(value: unknown, normalizer: Normalizer): AddedTokens {
   const specialTokens = new Map<string, number>();
   const addedTokens = new Map<string, number>();
   const normalizedTokens = new Set<string>();
@@ -231,34 +186,38 @@ function readAddedTokens(
     ids.add(id);
     (isSpecial ? specialTokens : addedTokens).set(content, id);
   }
-  return { specialTokens, addedTokens, normalizedTokens };
+  return { normalizer, specialTokens, addedTokens, normalizedTokens };
 }
 
-function readVocabulary(
+/**
+ * The tokens of a vocabulary `{symbol: id}` that are not added tokens, by id and by symbol.
+ * @param spell from a token as the file writes it to its bytes; undefined where `alphabet` cannot write it
+ */
+export function readVocabulary(
   vocab: Record<string, unknown>,
-  addedIds: ReadonlyMap<number, string>,
+  added: AddedTokens,
+  spell: (symbol: string) => Uint8Array | undefined,
+  alphabet: string,
 ): { tokens: (Uint8Array | undefined)[]; idOf: Map<string, number> } {
-  const byId = new Map<number, Uint8Array>();
+  const addedIds = new Map([...added.specialTokens, ...added.addedTokens].map(([content, id]) => [id, content]));
+  const byId = new Map<number, string>();
   const idOf = new Map<string, number>();
   for (const [symbol, value] of Object.entries(vocab)) {
     const name = `token ${shortened(symbol)}`;
     const id = readId(value, name);
-    const added = addedIds.get(id);
-    if (added === symbol) continue; // Hugging Face's trainer lists special tokens here too
-    const bytes = alphabetToBytes(symbol);
-    if (bytes === undefined || bytes.length === 0) refuse(`${name} is not written in the byte alphabet`);
-    if (byId.has(id) || added !== undefined) {
-      refuse(`${name} has the id ${id} of ${shortened(added ?? bytesToAlphabet(byId.get(id)!))}`);
-    }
-    byId.set(id, bytes);
+    const owner = addedIds.get(id);
+    if (owner === symbol) continue; // Hugging Face's trainer lists special tokens here too
+    if (symbol === "" || spell(symbol) === undefined) refuse(`${name} is not written in ${alphabet}`);
+    if (byId.has(id) || owner !== undefined) refuse(`${name} has the id ${id} of ${shortened(owner ?? byId.get(id)!)}`);
+    byId.set(id, symbol);
     idOf.set(symbol, id);
   }
   const tokens: (Uint8Array | undefined)[] = [];
   for (let found = 0; found < byId.size; ) {
     const id = tokens.length;
-    const bytes = byId.get(id);
-    tokens.push(bytes);
-    if (bytes !== undefined) found++;
+    const symbol = byId.get(id);
+    tokens.push(symbol === undefined ? undefined : spell(symbol));
+    if (symbol !== undefined) found++;
     else if (!addedIds.has(id)) refuse(`no token has the id ${id}`, "Ids must have no gaps.");
   }
   for (const [id, content] of addedIds) {
@@ -269,21 +228,7 @@ function readVocabulary(
   return { tokens, idOf };
 }
 
-function readMerges(value: unknown, idOf: ReadonlyMap<string, number>): Merge[] {
-  return array(value, '"model.merges"').map((entry, rank) => {
-    // The older form is one string; its only ASCII space is the separator, for the alphabet writes a space as "Ġ".
-    const pair: unknown = typeof entry === "string" ? entry.split(" ") : entry;
-    if (!Array.isArray(pair) || pair.length !== 2) refuse(`merge ${rank} is not a pair`);
-    const [left, right] = pair.map((symbol) => {
-      const id = typeof symbol === "string" ? idOf.get(symbol) : undefined;
-      if (id === undefined) refuse(`merge ${rank} names a token that is not in the vocabulary`);
-      return id;
-    });
-    return [left!, right!];
-  });
-}
-
-function readId(value: unknown, name: string): number {
+export function readId(value: unknown, name: string): number {
   if (typeof value !== "number" || !Number.isInteger(value) || value < 0 || value >= ID_LIMIT) {
     const shown = typeof value === "object" ? "of an object" : String(value); // an object's own toString could throw
     refuse(`${name} has the id ${shown}, expected an integer from 0 to ${ID_LIMIT - 1}`);
@@ -299,36 +244,36 @@ function parse(json: string): unknown {
   }
 }
 
-function refuse(problem: string, advice?: string): never {
+export function refuse(problem: string, advice?: string): never {
   throw new FormatError(SOURCE, problem, advice);
 }
 
-function shortened(text: string): string {
+export function shortened(text: string): string {
   return JSON.stringify(text.slice(0, 40));
 }
 
-function isNothing(value: unknown): value is null | undefined {
+export function isNothing(value: unknown): value is null | undefined {
   return value === null || value === undefined;
 }
 
-function object(value: unknown, name: string): Record<string, unknown> {
+export function object(value: unknown, name: string): Record<string, unknown> {
   if (typeof value !== "object" || value === null || Array.isArray(value)) refuse(`${name} is not an object`);
   return value as Record<string, unknown>;
 }
 
-function array(value: unknown, name: string): readonly unknown[] {
+export function array(value: unknown, name: string): readonly unknown[] {
   if (!Array.isArray(value)) refuse(`${name} is not an array`);
   return value;
 }
 
-function flag(owner: Record<string, unknown>, name: string, absent: boolean): boolean {
+export function flag(owner: Record<string, unknown>, name: string, absent: boolean): boolean {
   const value = owner[name] ?? absent;
   if (typeof value !== "boolean") refuse(`"${name}" is neither true nor false`);
   return value;
 }
 
 /** The `type` field, for dispatch and for messages. */
-function typeOf(value: unknown): string {
+export function typeOf(value: unknown): string {
   const type = typeof value === "object" && value !== null ? (value as Record<string, unknown>)["type"] : value;
   if (type === undefined || type === null) return "null";
   // Not String(type): an object's own toString, or endless nesting, would make it throw.

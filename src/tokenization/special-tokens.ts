@@ -24,6 +24,21 @@ export interface Stretch extends Segment {
   readonly start: number;
 }
 
+/** The tokens that are found before a text is split, and what happens to the text between them. */
+export interface AddedTokens {
+  /** What happens to a text before it is split. */
+  readonly normalizer: Normalizer;
+  /** Tokens that `EncodeOptions` govern, by content. */
+  readonly specialTokens: ReadonlyMap<string, number>;
+  /** Tokens cut out of every text before it is split (added tokens of Hugging Face files that are not special). */
+  readonly addedTokens: ReadonlyMap<string, number>;
+  /**
+   * Contents of the special and added tokens that are found in normalized text, and only in what the others leave
+   * (`normalized` in Hugging Face files). Each must be normalized itself.
+   */
+  readonly normalizedTokens: ReadonlySet<string>;
+}
+
 /** What one pass looks for; undefined where there is nothing. */
 interface Pass {
   readonly refused: RegExp | undefined;
@@ -38,25 +53,14 @@ export class SpecialTokens {
   /** Both passes with the default options: special tokens are refused, added ones wanted. */
   readonly #default: readonly [Pass, Pass];
 
-  /**
-   * @param special id by content, governed by options
-   * @param added id by content, always recognised
-   * @param second contents of either that are left to the second pass
-   * @param normalizer what happens to the text between the passes
-   */
-  constructor(
-    special: ReadonlyMap<string, number>,
-    added: ReadonlyMap<string, number>,
-    second: ReadonlySet<string>,
-    normalizer: Normalizer,
-  ) {
-    this.#special = special;
-    this.#added = added;
-    this.#second = second;
+  constructor({ specialTokens, addedTokens, normalizedTokens, normalizer }: AddedTokens) {
+    this.#special = specialTokens;
+    this.#added = addedTokens;
+    this.#second = normalizedTokens;
     this.#normalizer = normalizer;
     this.#default = [
-      { refused: anyOf(this.#named(0, "all")), wanted: anyOf(this.#ofPass(0, added.keys())) },
-      { refused: anyOf(this.#named(1, "all")), wanted: anyOf(this.#ofPass(1, added.keys())) },
+      { refused: anyOf(this.#named(0, "all")), wanted: anyOf(this.#ofPass(0, addedTokens.keys())) },
+      { refused: anyOf(this.#named(1, "all")), wanted: anyOf(this.#ofPass(1, addedTokens.keys())) },
     ];
   }
 
@@ -71,7 +75,7 @@ export class SpecialTokens {
     return stretches.flatMap((stretch): Segment | Segment[] => {
       if (stretch.id >= 0) return stretch;
       return this.#cut(normalize(stretch.text, this.#normalizer), second, (unit) =>
-        this.#normalizer === "none" ? stretch.start + unit : alignNormalized([stretch]).starts[unit]!,
+        this.#normalizer === "none" ? stretch.start + unit : alignNormalized([stretch], this.#normalizer).starts[unit]!,
       );
     });
   }

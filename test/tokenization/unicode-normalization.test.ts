@@ -197,7 +197,7 @@ test("offsets of tokens found before and after normalization", () => {
 
 /** Runs of a text, by the stretches its normalized units stand for. */
 function runsOf(text: string): [number, number][] {
-  const { text: normal, starts, ends } = alignNormalized([{ id: -1, start: 0, text }]);
+  const { text: normal, starts, ends } = alignNormalized([{ id: -1, start: 0, text }], "NFC");
   expect(normal).toBe(text.normalize("NFC"));
   const runs = new Map([...starts].map((start, i) => [start, ends[i]!]));
   return [...runs];
