@@ -273,7 +273,8 @@ export function tokenPlot({ pieces, kinds, columns = 84, ...text }: TokenPlot): 
   return frame(text, left * 2 + columns * advance, top + lineNumber * pitch + 20, marks);
 }
 
-function frame(text: PlotText, width: number, height: number, marks: readonly string[]): string {
+/** Marks as an SVG of that size, with title and description. */
+export function frame(text: PlotText, width: number, height: number, marks: readonly string[]): string {
   const { id, title, description, standalone = false } = text;
   return [
     `<svg class="plot" xmlns="http://www.w3.org/2000/svg" width="${width}" height="${n(height)}" ` +
@@ -321,7 +322,8 @@ function line(classes: string, x1: number, y1: number, x2: number, y2: number): 
   return `<line class="${classes}" x1="${n(x1)}" y1="${n(y1)}" x2="${n(x2)}" y2="${n(y2)}"/>`;
 }
 
-function label(x: number, y: number, text: string, classes: string): string {
+/** Text at a place. */
+export function label(x: number, y: number, text: string, classes: string): string {
   return `<text${classes === "" ? "" : ` class="${classes}"`} x="${n(x)}" y="${n(y)}">${escaped(text)}</text>`;
 }
 
@@ -340,7 +342,7 @@ function short(value: number): string {
 }
 
 /** A coordinate with at most two decimals. */
-function n(value: number): string {
+export function n(value: number): string {
   return String(Number(value.toFixed(2)));
 }
 

@@ -1,0 +1,227 @@
+/**
+ * The pictures of the technique pages: `npx tsx scripts/technique-pictures.ts [name ..]` writes
+ * docs/images/techniques/<name>.svg, of all techniques or of those named. Each is a run of its technique on the embedded
+ * pair, with one prompt and one seed for all; nothing in them is drawn by hand.
+ *
+ * Of a run the first step is shown that accepts two guesses or more and turns one away, or else the one that accepts most.
+ * Drafts are smaller than the defaults where those would fill more than a page.
+ */
+import { join } from "node:path";
+import { linePlot } from "../src/demo/plot.ts";
+import { fatesOf, treePicture } from "../src/demo/tree-picture.ts";
+import { ArgumentError } from "../src/errors.ts";
+import { writeFilesAtomic } from "../src/files.ts";
+import { heldOutEdits } from "../src/held-out-edits.ts";
+import { heldOutPrompts } from "../src/held-out-prompts.ts";
+import { row } from "../src/model/language-model.ts";
+import { loadEmbedded } from "../src/model/load.ts";
+import {
+  ChainDrafter,
+  type Drafter,
+  DySpecDrafter,
+  Eagle2TreeDrafter,
+  flatPassCosts,
+  type GenerateOptions,
+  generate,
+  generateAll,
+  HardwareAwareDrafter,
+  LookaheadDrafter,
+  plainDecoding,
+  positionalAcceptance,
+  promptLookupDrafter,
+  RsdCDrafter,
+  RsdSDrafter,
+  randomDrafter,
+  recursiveRejectionSampling,
+  recyclingTemplate,
+  SequoiaDrafter,
+  SpecInferDrafter,
+  type Step,
+  TokenRecyclingDrafter,
+  tokenLaw,
+  type Verification,
+} from "../src/speculative/index.ts";
+
+const { model: target, tokenizer } = await loadEmbedded("target");
+const { model: draft } = await loadEmbedded("draft");
+const [edit] = heldOutEdits as [(typeof heldOutEdits)[number]];
+const prompt = tokenizer.encode(edit.original + edit.edited);
+const run = { seed: 0, maxTokens: 64 };
+const sampled = { temperature: 1 };
+
+/** A step, with what it took and what came before it. */
+interface SeenStep {
+  readonly step: Step;
+  /** The text before the step, the pending token last. */
+  readonly text: readonly number[];
+  /** The target's probability of each guess after its path, at the temperature of the run. */
+  readonly p: readonly number[];
+}
+
+const shown = (probability: number): string => probability.toFixed(2).replace(/^0/, "");
+/** The probability a guess was drawn with; nothing where it was chosen. */
+const drawnWith = ({ step: { draft } }: SeenStep, node: number): string => {
+  const law = draft.laws[node];
+  return law ? `q ${shown(law[draft.tokens[node]!]!)}` : "";
+};
+
+/** A technique whose picture is the tree of one step. */
+interface TreeOfStep {
+  readonly title: string;
+  readonly drafter: () => Drafter | Promise<Drafter>;
+  /** Whether the other edits come before the run that is shown, for drafters that learn. Default false. */
+  readonly warm?: boolean;
+  /** Default temperature 0. */
+  readonly sampling?: Pick<GenerateOptions, "temperature">;
+  /** Stands below a guess. Default nothing. */
+  readonly note?: (step: SeenStep, node: number) => string;
+}
+
+const trees: Record<string, TreeOfStep> = {
+  "plain-decoding": { title: "Plain decoding", drafter: () => plainDecoding },
+  "random-drafter": { title: "Random drafter", drafter: () => randomDrafter() },
+  "speculative-sampling": {
+    title: "Chain speculative sampling",
+    drafter: () => new ChainDrafter(draft),
+    sampling: sampled,
+    note: (seen, node) => `${drawnWith(seen, node)}  p ${shown(seen.p[node]!)}`,
+  },
+  specinfer: {
+    title: "SpecInfer",
+    drafter: () => new SpecInferDrafter(draft),
+    sampling: sampled,
+    note: drawnWith,
+  },
+  "rsd-c": { title: "RSD-C", drafter: () => new RsdCDrafter(draft), sampling: sampled, note: drawnWith },
+  "rsd-s": { title: "RSD-S", drafter: () => new RsdSDrafter(draft), sampling: sampled, note: drawnWith },
+  sequoia: {
+    title: "Sequoia",
+    drafter: async () => {
+      const others = heldOutPrompts.map(({ text }) => tokenizer.encode(text));
+      const acceptance = await positionalAcceptance(target, draft, others, { width: 8, maxTokens: 32 });
+      return new SequoiaDrafter(draft, { acceptance, budget: 12 });
+    },
+  },
+  dyspec: { title: "DySpec", drafter: () => new DySpecDrafter(draft, { budget: 12 }), note: drawnWith },
+  "eagle2-tree": { title: "EAGLE-2's dynamic tree", drafter: () => new Eagle2TreeDrafter(draft, { budget: 12 }) },
+  "prompt-lookup": { title: "Prompt lookup decoding", drafter: () => promptLookupDrafter() },
+  "token-recycling": {
+    title: "Token recycling",
+    drafter: () =>
+      new TokenRecyclingDrafter({ template: recyclingTemplate.filter((path) => path.every((rank) => rank < 2)) }),
+    warm: true,
+  },
+  lookahead: {
+    title: "Lookahead",
+    drafter: () => new LookaheadDrafter({ decodingLength: 24, branchLength: 8 }),
+    warm: true,
+  },
+};
+
+/** All steps of a run on the prompt. */
+async function stepsOf(drafter: Drafter, sampling: Pick<GenerateOptions, "temperature">): Promise<SeenStep[]> {
+  const seen: SeenStep[] = [];
+  const text = Array.from(prompt);
+  let verified: Verification | undefined;
+  const verifier = {
+    verify: (verification: Verification) => {
+      verified = verification;
+      return recursiveRejectionSampling.verify(verification);
+    },
+  };
+  for (const generation = generate(target, prompt, { ...run, ...sampling, drafter, verifier }); ; ) {
+    const step = generation.step();
+    if (step === undefined) return seen;
+    const { draft, logits, sampling } = verified!;
+    const p = Array.from(draft.parents, (parent, node) =>
+      parent < 0 ? 1 : tokenLaw(row(logits, parent), sampling)[draft.tokens[node]!]!,
+    );
+    seen.push({ step, text: text.slice(), p });
+    text.push(...step.tokens);
+  }
+}
+
+/** The step to show. */
+function telling(steps: readonly SeenStep[]): SeenStep {
+  const accepted = ({ step }: SeenStep): number => step.path.length - 1;
+  return (
+    steps.find((seen) => accepted(seen) >= 2 && fatesOf(seen.step).includes("rejected")) ??
+    steps.reduce((best, seen) => (accepted(seen) > accepted(best) ? seen : best))
+  );
+}
+
+/** Lets a drafter learn from the other edits. */
+async function warmUp(drafter: Drafter): Promise<Drafter> {
+  for (const { original, edited } of heldOutEdits.slice(1)) {
+    await generateAll(target, tokenizer.encode(original + edited), { ...run, drafter });
+  }
+  return drafter;
+}
+
+async function treeOf(
+  name: string,
+  { title, drafter, warm = false, sampling = {}, note }: TreeOfStep,
+): Promise<string> {
+  const made = await drafter();
+  const seen = telling(await stepsOf(warm ? await warmUp(made) : made, sampling));
+  const { draft, path } = seen.step;
+  return treePicture({
+    id: name,
+    title: `${title}: one step`,
+    description:
+      `${draft.tokens.length - 1} guesses, drafted and scored in one pass of the target; ${path.length - 1} accepted, and ` +
+      "one token of the target's own after them.",
+    step: seen.step,
+    decode: (ids) => tokenizer.decode(ids),
+    context: tokenizer.decode(seen.text),
+    ...(note !== undefined && { note: (node: number) => note(seen, node) }),
+    standalone: true,
+  });
+}
+
+/** Hardware-aware drafting is no tree but a choice, step by step: how many guesses on two machines. */
+async function guessesByMachine(): Promise<string> {
+  const machines = {
+    "wide passes cost nothing": flatPassCosts,
+    // Like the engine's in docs/results.md.
+    "a pass costs its arithmetic": { nodes: [1, 2, 4, 8, 16], costs: [1, 1.4, 2.6, 5.1, 10.3] },
+  };
+  const series = [];
+  for (const [name, passCosts] of Object.entries(machines)) {
+    const inner = promptLookupDrafter({ maxNgramSize: 3, predictedTokens: 15 });
+    const steps = await stepsOf(new HardwareAwareDrafter(inner, { passCosts }), {});
+    series.push({ name, points: steps.map(({ step }, i) => [i + 1, step.draft.tokens.length - 1] as const) });
+  }
+  return linePlot({
+    id: "hardware-aware-drafting",
+    title: "Hardware-aware drafting: guesses by step",
+    description: series
+      .map(
+        ({ name, points }) =>
+          `Where ${name}: ${points.length} passes, ${points.reduce((sum, [, y]) => sum + y, 0)} guesses.`,
+      )
+      .join(" "),
+    series,
+    xLabel: "target pass",
+    yLabel: "guesses",
+    yFrom: 0,
+    standalone: true,
+  });
+}
+
+const pictures: Record<string, () => Promise<string>> = {
+  ...Object.fromEntries(Object.entries(trees).map(([name, one]) => [name, () => treeOf(name, one)])),
+  "hardware-aware-drafting": guessesByMachine,
+};
+
+const asked = process.argv.slice(2);
+for (const name of asked) {
+  if (!(name in pictures)) throw new ArgumentError("name", Object.keys(pictures).join(", "), name);
+}
+const folder = join(import.meta.dirname, "..", "docs", "images", "techniques");
+const files: [string, string][] = [];
+for (const name of asked.length > 0 ? asked : Object.keys(pictures)) {
+  files.push([join(folder, `${name}.svg`), `${await pictures[name]!()}\n`]);
+}
+await writeFilesAtomic(files);
+for (const [path, svg] of files) console.log(path, svg.length);
