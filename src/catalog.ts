@@ -226,10 +226,12 @@ export const catalog: readonly Technique[] = [
     ],
     run: {
       kind: "generation",
-      uses: ["draft"],
-      method: async ({ draft }) => {
+      uses: ["gamma", "draft"],
+      method: async ({ gamma, draft }) => {
         if (draft === undefined) throw new ArgumentError("draft", "a model to guess with", draft);
-        return { drafter: new (await import("./speculative/index.ts")).SpecInferDrafter(draft) };
+        const { branchingOfBudget, SpecInferDrafter } = await import("./speculative/index.ts");
+        const options = gamma === undefined ? {} : { branching: branchingOfBudget(gamma) };
+        return { drafter: new SpecInferDrafter(draft, options) };
       },
     },
   },
@@ -262,10 +264,11 @@ export const catalog: readonly Technique[] = [
     ],
     run: {
       kind: "generation",
-      uses: ["draft"],
-      method: async ({ draft }) => {
+      uses: ["gamma", "draft"],
+      method: async ({ gamma, draft }) => {
         if (draft === undefined) throw new ArgumentError("draft", "a model to guess with", draft);
-        return { drafter: new (await import("./speculative/index.ts")).RsdCDrafter(draft) };
+        const { branchingOfBudget, RsdCDrafter } = await import("./speculative/index.ts");
+        return { drafter: new RsdCDrafter(draft, gamma === undefined ? {} : { branching: branchingOfBudget(gamma) }) };
       },
     },
   },
@@ -299,10 +302,13 @@ export const catalog: readonly Technique[] = [
     ],
     run: {
       kind: "generation",
-      uses: ["draft"],
-      method: async ({ draft }) => {
+      uses: ["gamma", "draft"],
+      method: async ({ gamma, draft }) => {
         if (draft === undefined) throw new ArgumentError("draft", "a model to guess with", draft);
-        return { drafter: new (await import("./speculative/index.ts")).RsdSDrafter(draft) };
+        const { leavesAndLevels, RsdSDrafter } = await import("./speculative/index.ts");
+        if (gamma === undefined) return { drafter: new RsdSDrafter(draft) };
+        const { leaves, levels } = leavesAndLevels(gamma);
+        return { drafter: new RsdSDrafter(draft, { beamWidth: leaves, depth: levels }) };
       },
     },
   },
@@ -429,6 +435,121 @@ export const catalog: readonly Technique[] = [
         if (draft === undefined) throw new ArgumentError("draft", "a model to guess with", draft);
         const { Eagle2TreeDrafter } = await import("./speculative/index.ts");
         return { drafter: new Eagle2TreeDrafter(draft, gamma === undefined ? {} : { budget: gamma }) };
+      },
+    },
+  },
+  {
+    name: "medusa",
+    title: "Medusa",
+    paper: {
+      title: "Medusa: Simple LLM Inference Acceleration Framework with Multiple Decoding Heads",
+      arXiv: "2401.10774",
+      year: 2024,
+    },
+    family: "speculative",
+    module: "src/speculative/medusa.ts",
+    command: "tokenthrift run medusa --gamma 16 --max-tokens 48",
+    example: "examples/medusa.ts",
+    saves: "target passes per token, with no draft model",
+    exact: "lossless",
+    summary: "Heads on the target's last hidden state guess the tokens after the next one, all at once.",
+    explain: [
+      "The state from which the target tells the next token knows something of the tokens after it. Head k, one small layer " +
+        "and an output matrix, guesses the token k places further on:",
+      "  logits of head k = W2 (h + SiLU(W1 h + b))",
+      "The heads do not see each other, so every guess of one may follow every guess of the one before. Of that product a " +
+        "sparse tree is kept, the same in every step: the paths most often right, by accuracies measured once. One target " +
+        "pass verifies it, and gives the state for the next guesses too, so drafting costs no pass of any model.",
+      "Guesses are chosen without chance, which recursive rejection sampling knows: the text has exactly the target's law. " +
+        "The paper's own rule, typical acceptance, has not: it is a technique of its own here, marked as lossy.",
+      "What it costs: three small products per head and step, and rows of a target pass. Deviations: three heads; their " +
+        "training starts from the target's output head, the target is frozen (Medusa-1); weights are stored in 8 bits. The " +
+        "heads fit the embedded target and no other model.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["gamma"],
+      method: async ({ gamma }) => {
+        const { loadMedusaHeads, MedusaDrafter } = await import("./speculative/index.ts");
+        const { heads, accuracies } = await loadMedusaHeads();
+        return { drafter: new MedusaDrafter(heads, { accuracies, ...(gamma !== undefined && { budget: gamma }) }) };
+      },
+    },
+  },
+  {
+    name: "typical-acceptance",
+    title: "Medusa with typical acceptance",
+    paper: {
+      title: "Medusa: Simple LLM Inference Acceleration Framework with Multiple Decoding Heads",
+      arXiv: "2401.10774",
+      year: 2024,
+    },
+    family: "speculative",
+    module: "src/speculative/typical-acceptance.ts",
+    command: "tokenthrift run typical-acceptance --temperature 1 --max-tokens 48",
+    example: "examples/medusa.ts",
+    saves: "target passes per token, at the price of another law",
+    exact: "lossy",
+    summary: "A guess stays when the target finds it plausible enough, not as often as the target would draw it.",
+    explain: [
+      "Rejection sampling turns a guess away just often enough to leave the target's law as it is. Typical acceptance asks " +
+        "less: a guess stays when its probability exceeds a threshold that falls with the entropy of the law, so that where " +
+        "many tokens are plausible any of them will do.",
+      "  keep x if  p(x) > min(0.09, 0.3 exp(-H(p)))        of all paths the longest that is kept to its end",
+      "No chance is involved: where a guess is plausible it is always taken, so texts come out more often than the target " +
+        "would draw them, and likelier ones at that. At temperature 0 only the most probable token is plausible, and the " +
+        "text is plain decoding's.",
+      "What it costs: nothing beyond Medusa, which drafts here. What it buys grows with the temperature, and so does the " +
+        "distance from the target's law. Thresholds are the 0.09 and 0.3 of the paper's runs; the token after the path is the " +
+        "most probable one. Deviations: top-k and top-p cut the law first where asked for.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["gamma"],
+      method: async ({ gamma }) => {
+        const { loadMedusaHeads, MedusaDrafter, typicalAcceptance } = await import("./speculative/index.ts");
+        const { heads, accuracies } = await loadMedusaHeads();
+        const drafter = new MedusaDrafter(heads, { accuracies, ...(gamma !== undefined && { budget: gamma }) });
+        return { drafter, verifier: typicalAcceptance() };
+      },
+    },
+  },
+  {
+    name: "chimera",
+    title: "Chimera",
+    paper: {
+      title:
+        "Chimera: A Lossless Decoding Method for Accelerating Large Language Models Inference by Fusing all Tokens",
+      arXiv: "2402.15758",
+      year: 2024,
+    },
+    family: "speculative",
+    module: "src/speculative/chimera.ts",
+    command: "tokenthrift run chimera --gamma 16 --max-tokens 48",
+    example: "examples/chimera.ts",
+    saves: "target passes per token",
+    exact: "lossless",
+    summary: "One layer over the target's own states drafts token by token, each guess fed back to it.",
+    explain: [
+      "Medusa's heads guess from one state and never learn what the others guessed. Here a draft model of one layer stands " +
+        "on the target's states: a trigram encoder makes a vector of the last three tokens, a transformer block lets it " +
+        "attend to all states the target has left, and a head reads the last state and the block's output side by side.",
+      "  g = W_o (u + SiLU(W u + b)),  u = [E(x-2); E(x-1); E(x)]        f = block(g | states, earlier f)",
+      "  logits of depth i = W_lm W_i [h; f]",
+      "Each guess becomes part of the next trigram, so deeper guesses are right as often as the first. The tree of guesses is " +
+        "sparse, made from accuracies measured once, and the target verifies it in one pass. The guesses are chosen without " +
+        "chance; the text has exactly the target's law.",
+      "What it costs: a layer's products per guess that is gone on from. Deviations: a head of its own at every depth, as in " +
+        "the training code (generation there uses the first for all); lossless when sampling too, where the released code " +
+        "takes typical acceptance; weights are stored in 8 bits. The encoders fit the embedded target and no other model.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["gamma"],
+      method: async ({ gamma }) => {
+        const { ChimeraDrafter, loadChimeraHeads } = await import("./speculative/index.ts");
+        const { heads, accuracies } = await loadChimeraHeads();
+        return { drafter: new ChimeraDrafter(heads, { accuracies, ...(gamma !== undefined && { budget: gamma }) }) };
       },
     },
   },
@@ -570,12 +691,12 @@ export const catalog: readonly Technique[] = [
     ],
     run: {
       kind: "generation",
-      uses: [],
-      method: async ({ target, calibration }) => {
+      uses: ["gamma"],
+      method: async ({ gamma = 15, target, calibration }) => {
         const { HardwareAwareDrafter, measureDrafting, measurePassCosts, promptLookupDrafter } = await import(
           "./speculative/index.ts"
         );
-        const inner = promptLookupDrafter({ maxNgramSize: 3, predictedTokens: 15 });
+        const inner = promptLookupDrafter({ maxNgramSize: 3, predictedTokens: gamma });
         const passCosts = measurePassCosts(target);
         const drafting = measureDrafting(target, inner, calibration);
         return { drafter: new HardwareAwareDrafter(inner, { passCosts, drafting }) };

@@ -89,8 +89,11 @@ export async function runGeneration(
       ? ""
       : identical === undefined
         ? wrap(
-            "Sampled: the text differs from plain decoding's by chance, its law does not. The proof is a test " +
-              "against an enumerated law: test/speculative/speculative-sampling.test.ts",
+            report.lossy
+              ? "LOSSY: sampled, and verified by a rule that does not keep the target's law. The text is not one that " +
+                  "plain decoding would draw as often."
+              : "Sampled: the text differs from plain decoding's by chance, its law does not. The proof is a test " +
+                  "against an enumerated law: test/speculative/conformance.test.ts",
             textWidth(stdout),
           )
         : `identical to plain decoding, token for token: ${identical ? "yes" : "NO"}`;

@@ -92,3 +92,27 @@ export function largest(values: Float64Array, count: number): number[] {
   }
   return best;
 }
+
+/**
+ * A shape for `budget` guesses where a method leaves the choice: leaves that are half as many as the tree is deep. Deep pays
+ * where the draft is often right, wide where it is not; a method's own paper has settings of its own.
+ * @param budget an integer >= 1
+ * @returns leaves (a beam's width) and levels, leaves * levels <= max(budget, 1)
+ */
+export function leavesAndLevels(budget: number): { readonly leaves: number; readonly levels: number } {
+  if (!(Number.isSafeInteger(budget) && budget >= 1)) throw new ArgumentError("budget", "an integer >= 1", budget);
+  const leaves = Math.max(1, Math.round(Math.sqrt(budget / 2)));
+  return { leaves, levels: Math.floor(budget / leaves) };
+}
+
+/**
+ * Branching factors for `budget` guesses: all branching in the first two levels, chains below, see `leavesAndLevels`.
+ * 4: [1, 1, 1, 1]; 8: [2, 1, 1, 1]; 32: [2, 2, 1, 1, 1, 1, 1, 1].
+ */
+export function branchingOfBudget(budget: number): number[] {
+  const { leaves } = leavesAndLevels(budget);
+  const second = leaves >= 4 ? 2 : 1;
+  const first = Math.round(leaves / second);
+  const levels = 1 + Math.floor((budget - first) / (first * second));
+  return Array.from({ length: levels }, (_, level) => (level === 0 ? first : level === 1 ? second : 1));
+}

@@ -1,4 +1,10 @@
-export { BranchingDrafter, type BranchingDrafterOptions, type Guess } from "./branching-drafter.ts";
+export {
+  BranchingDrafter,
+  type BranchingDrafterOptions,
+  branchingOfBudget,
+  type Guess,
+  leavesAndLevels,
+} from "./branching-drafter.ts";
 export { ChainDrafter, type ChainDrafterOptions } from "./chain-drafter.ts";
 export { type ChiSquareFit, chiSquareFit, chiSquarePoint, chiSquareTail } from "./chi-square.ts";
 export { ChimeraDrafter, type ChimeraOptions } from "./chimera.ts";
@@ -62,6 +68,17 @@ export {
   type TreeCosts,
   type TreeShape,
 } from "./sequoia.ts";
+export {
+  type ExitSchedule,
+  type ExitScheduleOptions,
+  exitSchedule,
+  type ScheduledPass,
+  type SkipDecodeBatch,
+  type SkipDecodeBatchOptions,
+  type SkipDecodeOptions,
+  skipDecode,
+  skipDecodeBatch,
+} from "./skipdecode.ts";
 export { type SparseTree, sparseTree } from "./sparse-tree.ts";
 export { SpecInferDrafter } from "./specinfer.ts";
 export {

@@ -146,7 +146,8 @@ async function readHeads(kind: "medusa" | "chimera", options: LoadHeadsOptions) 
   const { path, weights, details, ...training } = await readPart(kind, options);
   const { accuracies } = (details ?? {}) as { readonly accuracies?: unknown };
   const isTable = (value: unknown): value is number[][] =>
-    Array.isArray(value) && value.every((ranks) => Array.isArray(ranks) && ranks.every((a) => a >= 0 && a <= 1));
+    Array.isArray(value) &&
+    value.every((ranks) => Array.isArray(ranks) && ranks.every((a) => typeof a === "number" && a >= 0 && a <= 1));
   if (!isTable(accuracies)) {
     throw new FormatError(path, "the accuracies in its metadata are no list of lists of numbers from 0 to 1");
   }

@@ -275,7 +275,7 @@ describe("run with models", () => {
     expect(other.text).not.toBe(one.text);
     expect(one).not.toHaveProperty("identicalToPlainDecoding");
     const { stdout } = await run(words("speculative-sampling", "--temperature", "1.5"));
-    expect(stdout).toContain("test/speculative/speculative-sampling.test.ts");
+    expect(stdout).toContain("test/speculative/conformance.test.ts");
   });
 });
 

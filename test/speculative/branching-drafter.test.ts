@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { ArgumentError } from "../../src/errors.ts";
 import { TableModel } from "../../src/model/table-model.ts";
-import { largest, mostProbable } from "../../src/speculative/branching-drafter.ts";
+import { branchingOfBudget, largest, leavesAndLevels, mostProbable } from "../../src/speculative/branching-drafter.ts";
 import {
   ChainDrafter,
   type ModelDrafter,
@@ -109,5 +109,43 @@ describe("the largest values", () => {
       { token: 1, law: null },
       { token: 3, law: null },
     ]);
+  });
+});
+
+describe("shapes for a number of guesses", () => {
+  const nodes = (branching: readonly number[]) => {
+    let width = 1;
+    return branching.reduce((sum, factor) => {
+      width *= factor;
+      return sum + width;
+    }, 0);
+  };
+
+  it("by hand", () => {
+    expect([1, 8, 32, 64].map(leavesAndLevels)).toEqual([
+      { leaves: 1, levels: 1 },
+      { leaves: 2, levels: 4 },
+      { leaves: 4, levels: 8 },
+      { leaves: 6, levels: 10 },
+    ]);
+    expect([1, 4, 8, 16, 32].map(branchingOfBudget)).toEqual([
+      [1],
+      [1, 1, 1, 1],
+      [2, 1, 1, 1],
+      [3, 1, 1, 1, 1],
+      [2, 2, 1, 1, 1, 1, 1, 1],
+    ]);
+  });
+
+  it("never spend more than the budget, and leave less than a level of it", () => {
+    for (let budget = 1; budget <= 600; budget++) {
+      const { leaves, levels } = leavesAndLevels(budget);
+      expect(leaves * levels).toBeLessThanOrEqual(budget);
+      expect(budget - leaves * levels).toBeLessThan(leaves);
+      const branching = branchingOfBudget(budget);
+      expect(nodes(branching)).toBeLessThanOrEqual(budget);
+      expect(nodes([...branching, 1])).toBeGreaterThan(budget);
+    }
+    for (const bad of [0, 1.5, Number.NaN]) expect(() => branchingOfBudget(bad)).toThrow(ArgumentError);
   });
 });
