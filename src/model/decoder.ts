@@ -106,7 +106,7 @@ export function batchLogits(
 }
 
 /** Causal attention over whole sequences, no cache. [batch * length, heads * headWidth] -> the same. */
-function causalAttention(
+export function causalAttention(
   config: DecoderConfig,
   queries: Tensor,
   keys: Tensor,

@@ -145,6 +145,8 @@ export interface LanguageModel {
   readonly vocabularySize: number;
   /** Longest sequence a session may hold, tree nodes included. */
   readonly contextLength: number;
+  /** Set where the laws only approximate those of the model this one was made from, by skipping layers, say. */
+  readonly lossy?: true;
   /** A new, empty session. */
   openSession(): Session;
 }

@@ -87,7 +87,10 @@ export interface Report {
   /** Generated tokens, prompt not included. */
   readonly tokens: readonly number[];
   readonly finish: Finish;
-  /** The verifier was a lossy one: tokens drawn at a temperature above 0 do not have the target's law. */
+  /**
+   * The verifier was a lossy one: tokens drawn at a temperature above 0 do not have the target's law. Or the model was, and
+   * the tokens do not have the law of the one it was made from.
+   */
   readonly lossy: boolean;
   /** Target passes that generated tokens: one per step. The pass over the prompt is not among them. */
   readonly targetPasses: number;
@@ -231,7 +234,7 @@ export class Generation implements AsyncIterable<Step> {
     return {
       tokens,
       finish: this.#finish,
-      lossy: this.#verifier.lossy === true,
+      lossy: this.#verifier.lossy === true || this.#model.lossy === true,
       targetPasses: this.#passes,
       tokensPerPass: this.#passes === 0 ? 0 : tokens.length / this.#passes,
       drafted: this.#drafted,
