@@ -26,6 +26,7 @@ import type { TokenStreams } from "../training/sequences.ts";
 import { type Objective, Trainer, type TrainerOptions } from "../training/trainer.ts";
 import { runTraining, type TrainingOutcome } from "../training/training-run.ts";
 import { chimeraRecipe, medusaRecipe } from "./heads.ts";
+import { sortedDraftRecipe } from "./sorted-draft.ts";
 
 /** What every recipe starts from: the embedded target and its text. */
 export interface EmbeddedTarget {
@@ -59,6 +60,7 @@ export interface OpenPart {
 const recipes: Readonly<Partial<Record<PartKind, PartRecipe>>> = {
   medusa: medusaRecipe,
   chimera: chimeraRecipe,
+  "sorted-draft": sortedDraftRecipe,
 };
 
 export interface TrainPartOptions extends Omit<TrainEmbeddedOptions, "model"> {

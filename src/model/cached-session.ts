@@ -14,7 +14,7 @@ import {
   isMatrix,
   type Matrix,
   type Pass,
-  type PassOptions,
+  type ScoreOptions,
   type Session,
   type Tap,
 } from "./language-model.ts";
@@ -119,10 +119,14 @@ export abstract class CachedSession implements Session {
     return passes.length === 1 ? passes[0]! : joinPasses(passes);
   }
 
-  score(tree: DraftTree, options: PassOptions = {}): Pass {
+  score(tree: DraftTree, options: ScoreOptions = {}): Pass {
     this.#checkOpen();
     requireTree(tree, this.config.vocabularySize);
     const ids = integers(tree.tokens);
+    if (options.embeddings !== undefined && options.embeddings.rows !== ids.length) {
+      throw new ArgumentError("embeddings", `one row per node (${ids.length})`, options.embeddings.rows);
+    }
+    const embeddings = options.embeddings && this.#checkedEmbeddings(options.embeddings, "embeddings");
     const parents = integers(tree.parents);
     const layers = this.#checkedLayers(options.layers);
     this.#checkRoom(ids.length);
@@ -135,7 +139,7 @@ export abstract class CachedSession implements Session {
     }
     this.#scored = undefined;
     const pass = this.#pass({
-      ids,
+      ...(embeddings === undefined ? { ids } : { embeddings }),
       positions,
       parents: chain ? undefined : parents,
       logits: "all",
@@ -220,10 +224,10 @@ export abstract class CachedSession implements Session {
     if (needed > this.config.contextLength) throw new ContextOverflowError(needed, this.config.contextLength);
   }
 
-  #checkedEmbeddings(input: Matrix): Float32Array {
+  #checkedEmbeddings(input: Matrix, argument = "input"): Float32Array {
     const { width } = this.config;
     if (input.columns !== width || input.data.length !== input.rows * width) {
-      throw new ArgumentError("input", `embeddings [rows, ${width}]`, [input.rows, input.columns, input.data.length]);
+      throw new ArgumentError(argument, `embeddings [rows, ${width}]`, [input.rows, input.columns, input.data.length]);
     }
     return input.data;
   }

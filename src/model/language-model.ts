@@ -99,6 +99,11 @@ export interface ExtendOptions extends PassOptions {
   readonly logits?: "last" | "all" | "none";
 }
 
+export interface ScoreOptions extends PassOptions {
+  /** Rows to run in place of the tokens' own embeddings, one per node, [nodes, width]: states of lower layers, say. */
+  readonly embeddings?: Matrix;
+}
+
 export interface Pass {
   /** Next-token logits, [rows, vocabularySize]. `extend`: see its options; `score`: one row per node. */
   readonly logits: Matrix;
@@ -125,7 +130,7 @@ export interface Session {
    * ancestors and to itself. Nothing is committed; the scored keys and values wait for `accept`.
    * A second `score`, an `extend` or a `truncate` forgets them.
    */
-  score(tree: DraftTree, options?: PassOptions): Pass;
+  score(tree: DraftTree, options?: ScoreOptions): Pass;
 
   /**
    * Commit the path from the root to `node` of the tree last scored, and forget every other node.

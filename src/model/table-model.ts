@@ -26,6 +26,7 @@ import type {
   Matrix,
   Pass,
   PassOptions,
+  ScoreOptions,
   Session,
 } from "./language-model.ts";
 import { isMatrix } from "./language-model.ts";
@@ -308,9 +309,12 @@ export class TableSession implements Session {
     return { logits: this.#matrix(this.#states.slice(from)) };
   }
 
-  score(tree: DraftTree, options: PassOptions = {}): Pass {
+  score(tree: DraftTree, options: ScoreOptions = {}): Pass {
     this.#requireOpen();
     requirePlainPass(options);
+    if (options.embeddings !== undefined) {
+      throw new ArgumentError("options.embeddings", "none", options.embeddings, "A table has no embedding space.");
+    }
     const count = tree.tokens.length;
     requireTree(tree, this.#model.vocabularySize);
     this.#requireRoom(count);

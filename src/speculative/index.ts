@@ -58,6 +58,14 @@ export { randomDrafter } from "./random-drafter.ts";
 export { recursiveRejectionSampling } from "./recursive-rejection-sampling.ts";
 export { gumbelTopK, RsdCDrafter } from "./rsd-c.ts";
 export { conditionalGumbels, RsdSDrafter, type RsdSOptions } from "./rsd-s.ts";
+export {
+  type EarlyExitOptions,
+  type EarlyExitPass,
+  earlyExitModel,
+  type NestedModel,
+  S2dDrafter,
+  type S2dOptions,
+} from "./s2d.ts";
 export { resolveSampling, type Sampling, type SamplingOptions, tokenLaw } from "./sampling.ts";
 export {
   OptimalTrees,

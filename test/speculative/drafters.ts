@@ -11,6 +11,7 @@ import {
   ChimeraHeads,
   DySpecDrafter,
   Eagle2TreeDrafter,
+  earlyExitModel,
   HardwareAwareDrafter,
   LookaheadDrafter,
   MedusaDrafter,
@@ -20,12 +21,14 @@ import {
   RsdCDrafter,
   RsdSDrafter,
   randomDrafter,
+  S2dDrafter,
   SequoiaDrafter,
   SpecInferDrafter,
   TokenRecyclingDrafter,
 } from "../../src/speculative/index.ts";
 import type { ConformanceOptions } from "./drafter-conformance.ts";
 import { withHidden } from "./hidden-table.ts";
+import { nestedTable } from "./nested-table.ts";
 import { chimeraWeights, medusaWeights, tinyConfig, tinyTarget } from "./tiny-target.ts";
 
 /** A machine on which 4 nodes cost 2 passes: some guesses pay, many do not. */
@@ -55,6 +58,23 @@ export const drafters: Record<string, readonly [StrategyFactory, ConformanceOpti
   SpecInferDrafter: [(draft) => ({ drafter: new SpecInferDrafter(draft) })],
   RsdCDrafter: [(draft) => ({ drafter: new RsdCDrafter(draft) })],
   RsdSDrafter: [(draft) => ({ drafter: new RsdSDrafter(draft) })],
+  S2dDrafter: [(draft) => ({ drafter: new S2dDrafter(nestedTable(draft, 3), { exits: [1, 2, 3] }) })],
+  "S2dDrafter (arg-max)": [
+    (draft) => ({
+      drafter: new S2dDrafter(nestedTable(draft, 6), {
+        exits: [2, 5],
+        thresholds: [0.4],
+        adaptive: false,
+        sampling: { temperature: 0 },
+      }),
+    }),
+  ],
+  "Eagle2TreeDrafter (S2D's model)": [
+    (draft) => {
+      const model = earlyExitModel(nestedTable(draft, 3), { exits: [1, 2, 3], thresholds: [0.4, 0.6] });
+      return { drafter: new Eagle2TreeDrafter(model, { topK: 4, maxDepth: 4, budget: 20 }) };
+    },
+  ],
   SequoiaDrafter: [(draft) => ({ drafter: new SequoiaDrafter(draft, { acceptance: [0.6, 0.2, 0.08] }) })],
   DySpecDrafter: [(draft) => ({ drafter: new DySpecDrafter(draft) })],
   "DySpecDrafter (threshold)": [(draft) => ({ drafter: new DySpecDrafter(draft, { threshold: 0.1 }) })],
