@@ -26,6 +26,7 @@ import type { TokenStreams } from "../training/sequences.ts";
 import { type Objective, Trainer, type TrainerOptions } from "../training/trainer.ts";
 import { runTraining, type TrainingOutcome } from "../training/training-run.ts";
 import { chimeraRecipe, medusaRecipe } from "./heads.ts";
+import { skipDecodeRecipe } from "./skipdecode.ts";
 import { sortedDraftRecipe } from "./sorted-draft.ts";
 
 /** What every recipe starts from: the embedded target and its text. */
@@ -57,10 +58,11 @@ export interface OpenPart {
   close(): void;
 }
 
-const recipes: Readonly<Partial<Record<PartKind, PartRecipe>>> = {
+const recipes: Readonly<Record<PartKind, PartRecipe>> = {
   medusa: medusaRecipe,
   chimera: chimeraRecipe,
   "sorted-draft": sortedDraftRecipe,
+  skipdecode: skipDecodeRecipe,
 };
 
 export interface TrainPartOptions extends Omit<TrainEmbeddedOptions, "model"> {
@@ -70,7 +72,7 @@ export interface TrainPartOptions extends Omit<TrainEmbeddedOptions, "model"> {
 /** Train a part by its recipe, resuming from saved state where there is some, and write it. */
 export async function trainPart(options: TrainPartOptions): Promise<TrainingOutcome & { readonly folder: string }> {
   const { kind, signal, log } = options;
-  const recipe = recipes[kind]!;
+  const recipe = recipes[kind];
   const steps = options.steps ?? recipe.options.steps;
   if (!Number.isSafeInteger(steps) || steps < 1) throw new ArgumentError("steps", "an integer >= 1", steps);
   await useBackend();

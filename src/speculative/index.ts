@@ -104,10 +104,13 @@ export {
 } from "./token-recycling.ts";
 export {
   type LoadedHeads,
+  type LoadedSkipDecode,
   type LoadHeadsOptions,
   type LoadPartOptions,
+  type LoadSkipDecodeOptions,
   loadChimeraHeads,
   loadMedusaHeads,
+  loadSkipDecode,
 } from "./trained-parts.ts";
 export {
   type LossyVerifier,

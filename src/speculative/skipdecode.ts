@@ -37,6 +37,7 @@ import type {
   Matrix,
   Pass,
   PassOptions,
+  ScoreOptions,
   Session,
   Taps,
 } from "../model/language-model.ts";
@@ -152,7 +153,9 @@ export function skipDecode(
 
 /** A tree scored node by node: its rows are committed to the inner session one path at a time. */
 interface Walk {
-  readonly tree: DraftTree;
+  /** Per node: its id, or its row of embeddings. */
+  readonly inputs: readonly (ArrayLike<number> | Matrix)[];
+  readonly parents: readonly number[];
   /** Committed tokens below the tree. */
   readonly base: number;
   /** Nodes that the inner session holds behind them, root first. */
@@ -206,7 +209,7 @@ class SkipDecodeSession implements Session {
     }
   }
 
-  score(tree: DraftTree, options: PassOptions = {}): Pass {
+  score(tree: DraftTree, options: ScoreOptions = {}): Pass {
     refuseLayers(options);
     this.#forget();
     requireTree(tree, this.#model.vocabularySize);
@@ -224,10 +227,15 @@ class SkipDecodeSession implements Session {
     }
     const needed = base + columns.length;
     if (needed > this.#model.contextLength) throw new ContextOverflowError(needed, this.#model.contextLength);
-    this.#walk = { tree: { tokens: Array.from(tree.tokens), parents: Array.from(tree.parents) }, base, path: [] };
+    const { embeddings, ...passOptions } = options;
+    if (embeddings !== undefined && embeddings.rows !== columns.length) {
+      throw new ArgumentError("embeddings", `one row per node (${columns.length})`, embeddings.rows);
+    }
+    const inputs = columns.map((_, node) => part(embeddings ?? tree.tokens, node, node + 1));
+    this.#walk = { inputs, parents: Array.from(tree.parents), base, path: [] };
     try {
       const passes: Pass[] = [];
-      for (const node of depthFirst(tree)) passes[node] = this.#stepTo(this.#walk, node, options);
+      for (const node of depthFirst(tree.parents)) passes[node] = this.#stepTo(this.#walk, node, passOptions);
       return joinPasses(passes);
     } catch (error) {
       this.#forget();
@@ -241,11 +249,11 @@ class SkipDecodeSession implements Session {
       this.#inner.accept(node);
       return;
     }
-    const { tree, base } = walk;
-    if (!(Number.isInteger(node) && node >= 0 && node < tree.tokens.length)) {
-      throw new ArgumentError("node", `a node of the scored tree, 0 .. ${tree.tokens.length - 1}`, node);
+    const { parents, base } = walk;
+    if (!(Number.isInteger(node) && node >= 0 && node < parents.length)) {
+      throw new ArgumentError("node", `a node of the scored tree, 0 .. ${parents.length - 1}`, node);
     }
-    const path = pathTo(tree, node);
+    const path = pathTo(parents, node);
     for (const step of path) if (!walk.path.includes(step)) this.#stepTo(walk, step, { logits: "none" });
     this.#inner.truncate(base + path.length);
     this.#walk = undefined;
@@ -269,10 +277,10 @@ class SkipDecodeSession implements Session {
 
   /** Run one node behind its parent, which the inner session holds. */
   #stepTo(walk: Walk, node: number, options: ExtendOptions): Pass {
-    const kept = walk.path.indexOf(walk.tree.parents[node]!) + 1;
+    const kept = walk.path.indexOf(walk.parents[node]!) + 1;
     this.#inner.truncate(walk.base + kept);
     walk.path = [...walk.path.slice(0, kept), node];
-    return this.#extend([walk.tree.tokens[node]!], options);
+    return this.#extend(walk.inputs[node]!, options);
   }
 
   /** Positions start .. start + count - 1 as runs [from, to) of one budget. */
@@ -402,14 +410,14 @@ function joinRows(parts: readonly Matrix[]): Matrix {
 }
 
 /** Nodes from the root to `node`. */
-function pathTo({ parents }: DraftTree, node: number): number[] {
+function pathTo(parents: readonly number[], node: number): number[] {
   const path: number[] = [];
   for (let step = node; step >= 0; step = parents[step]!) path.unshift(step);
   return path;
 }
 
 /** Nodes, each right behind its parent's subtree so far. */
-function depthFirst({ parents }: DraftTree): number[] {
+function depthFirst(parents: ArrayLike<number>): number[] {
   const order: number[] = [];
   const visit = (parent: number): void => {
     for (let node = parent + 1; node < parents.length; node++) {

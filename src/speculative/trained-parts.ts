@@ -9,12 +9,15 @@
  */
 import { ArgumentError, FormatError } from "../errors.ts";
 import { type KernelOptions, openKernels } from "../kernels/kernels.ts";
+import type { DecoderConfig } from "../model/decoder-config.ts";
+import type { Engine, EngineOptions } from "../model/engine.ts";
 import type { Weights } from "../model/weights.ts";
 import { dequantizeRows, quantizeRows } from "../tensor/row-quantization.ts";
 import { readSafetensors, type SafeTensor, toFloat32, writeSafetensors } from "../tensor/safetensors.ts";
 import { ChimeraHeads } from "./chimera-heads.ts";
 import { type HeadTarget, headTarget, headTargetNames } from "./head-layers.ts";
 import { MedusaHeads } from "./medusa.ts";
+import { type ExitSchedule, type ExitScheduleOptions, exitSchedule } from "./skipdecode.ts";
 
 /** What is trained for the embedded target: a part's name is its folder's. */
 export const partKinds = ["medusa", "chimera", "sorted-draft", "skipdecode"] as const;
@@ -74,6 +77,39 @@ export async function loadMedusaHeads(options: LoadHeadsOptions = {}): Promise<L
 export async function loadChimeraHeads(options: LoadHeadsOptions = {}): Promise<LoadedHeads<ChimeraHeads>> {
   const { target, weights, ...rest } = await readHeads("chimera", options);
   return { heads: new ChimeraHeads(target, weights, await openKernels(options)), ...rest };
+}
+
+export interface LoadSkipDecodeOptions extends LoadPartOptions, EngineOptions {}
+
+/** A decoder tuned to skip layers, and how: `skipDecode(loaded.model, loaded.schedule)`. */
+export interface LoadedSkipDecode {
+  /** All its layers. Close it. */
+  readonly model: Engine;
+  /** What it was tuned under. */
+  readonly schedule: ExitSchedule;
+  /** What `training.json` says; absent when there is none. */
+  readonly training?: unknown;
+}
+
+/**
+ * Load the decoder tuned for SkipDecode. It has the embedded target's vocabulary.
+ * @throws FileError, FormatError when a file is missing or damaged; MemoryError, BackendError as `Engine.open`
+ */
+export async function loadSkipDecode(options: LoadSkipDecodeOptions = {}): Promise<LoadedSkipDecode> {
+  const { path, weights, details, ...training } = await readPart("skipdecode", options);
+  const { config, schedule } = (details ?? {}) as { readonly config?: object; readonly schedule?: object };
+  if (config === undefined || schedule === undefined) {
+    throw new FormatError(path, "its metadata has no config and no schedule");
+  }
+  const { Engine } = await import("../model/engine.ts");
+  try {
+    const model = await Engine.open(config as DecoderConfig, weights, options);
+    const loaded = { model, schedule: exitSchedule(schedule as ExitScheduleOptions) };
+    return { ...loaded, ...("training" in training && { training: training.training }) };
+  } catch (error) {
+    if (!(error instanceof ArgumentError)) throw error;
+    throw new FormatError(path, `its metadata is damaged: ${error.message}`);
+  }
 }
 
 /** The bytes of `model.safetensors`. */

@@ -245,6 +245,10 @@ describe("a model under a schedule", () => {
       near(scored.extend([7]).logits.data, alone.extend([7]).logits.data);
       scored.truncate(5);
     }
+    const table = lively(eightLayers, 1).get("model.embed_tokens.weight")!.data;
+    const data = Float32Array.from(tree.tokens.flatMap((id) => [...table.subarray(id * 12, (id + 1) * 12)]));
+    near(scored.score(tree, { embeddings: { data, rows: 7, columns: 12 } }).logits.data, logits.data);
+    expect(() => scored.score(tree, { embeddings: { data, rows: 6, columns: 12 } })).toThrow("embeddings");
     scored.score(tree);
     expect(() => scored.accept(7)).toThrow(ArgumentError);
     expect(() => scored.truncate(6)).toThrow(ArgumentError);
