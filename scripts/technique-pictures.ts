@@ -17,6 +17,7 @@ import { row } from "../src/model/language-model.ts";
 import { loadEmbedded } from "../src/model/load.ts";
 import {
   ChainDrafter,
+  ChimeraDrafter,
   type Drafter,
   DySpecDrafter,
   Eagle2TreeDrafter,
@@ -26,6 +27,9 @@ import {
   generateAll,
   HardwareAwareDrafter,
   LookaheadDrafter,
+  loadChimeraHeads,
+  loadMedusaHeads,
+  MedusaDrafter,
   plainDecoding,
   positionalAcceptance,
   promptLookupDrafter,
@@ -39,7 +43,9 @@ import {
   type Step,
   TokenRecyclingDrafter,
   tokenLaw,
+  typicalAcceptance,
   type Verification,
+  type Verifier,
 } from "../src/speculative/index.ts";
 
 const { model: target, tokenizer } = await loadEmbedded("target");
@@ -65,6 +71,9 @@ const drawnWith = ({ step: { draft } }: SeenStep, node: number): string => {
   return law ? `q ${shown(law[draft.tokens[node]!]!)}` : "";
 };
 
+/** The target's probability of a guess. */
+const targetGives = ({ p }: SeenStep, node: number): string => `p ${shown(p[node]!)}`;
+
 /** A technique whose picture is the tree of one step. */
 interface TreeOfStep {
   readonly title: string;
@@ -73,6 +82,8 @@ interface TreeOfStep {
   readonly warm?: boolean;
   /** Default temperature 0. */
   readonly sampling?: Pick<GenerateOptions, "temperature">;
+  /** Default recursive rejection sampling. */
+  readonly verifier?: Verifier;
   /** Stands below a guess. Default nothing. */
   readonly note?: (step: SeenStep, node: number) => string;
 }
@@ -84,7 +95,7 @@ const trees: Record<string, TreeOfStep> = {
     title: "Chain speculative sampling",
     drafter: () => new ChainDrafter(draft),
     sampling: sampled,
-    note: (seen, node) => `${drawnWith(seen, node)}  p ${shown(seen.p[node]!)}`,
+    note: (seen, node) => `${drawnWith(seen, node)}  ${targetGives(seen, node)}`,
   },
   specinfer: {
     title: "SpecInfer",
@@ -104,6 +115,21 @@ const trees: Record<string, TreeOfStep> = {
   },
   dyspec: { title: "DySpec", drafter: () => new DySpecDrafter(draft, { budget: 12 }), note: drawnWith },
   "eagle2-tree": { title: "EAGLE-2's dynamic tree", drafter: () => new Eagle2TreeDrafter(draft, { budget: 12 }) },
+  medusa: { title: "Medusa", drafter: medusa },
+  "typical-acceptance": {
+    title: "Medusa with typical acceptance",
+    drafter: medusa,
+    sampling: sampled,
+    verifier: typicalAcceptance(),
+    note: targetGives,
+  },
+  chimera: {
+    title: "Chimera",
+    drafter: async () => {
+      const { heads, accuracies } = await loadChimeraHeads();
+      return new ChimeraDrafter(heads, { accuracies, budget: 12 });
+    },
+  },
   "prompt-lookup": { title: "Prompt lookup decoding", drafter: () => promptLookupDrafter() },
   "token-recycling": {
     title: "Token recycling",
@@ -118,15 +144,24 @@ const trees: Record<string, TreeOfStep> = {
   },
 };
 
+async function medusa(): Promise<Drafter> {
+  const { heads, accuracies } = await loadMedusaHeads();
+  return new MedusaDrafter(heads, { accuracies, budget: 12 });
+}
+
 /** All steps of a run on the prompt. */
-async function stepsOf(drafter: Drafter, sampling: Pick<GenerateOptions, "temperature">): Promise<SeenStep[]> {
+async function stepsOf(
+  drafter: Drafter,
+  sampling: Pick<GenerateOptions, "temperature"> = {},
+  method: Verifier = recursiveRejectionSampling,
+): Promise<SeenStep[]> {
   const seen: SeenStep[] = [];
   const text = Array.from(prompt);
   let verified: Verification | undefined;
   const verifier = {
     verify: (verification: Verification) => {
       verified = verification;
-      return recursiveRejectionSampling.verify(verification);
+      return method.verify(verification);
     },
   };
   for (const generation = generate(target, prompt, { ...run, ...sampling, drafter, verifier }); ; ) {
@@ -160,10 +195,10 @@ async function warmUp(drafter: Drafter): Promise<Drafter> {
 
 async function treeOf(
   name: string,
-  { title, drafter, warm = false, sampling = {}, note }: TreeOfStep,
+  { title, drafter, warm = false, sampling, verifier, note }: TreeOfStep,
 ): Promise<string> {
   const made = await drafter();
-  const seen = telling(await stepsOf(warm ? await warmUp(made) : made, sampling));
+  const seen = telling(await stepsOf(warm ? await warmUp(made) : made, sampling, verifier));
   const { draft, path } = seen.step;
   return treePicture({
     id: name,
@@ -189,7 +224,7 @@ async function guessesByMachine(): Promise<string> {
   const series = [];
   for (const [name, passCosts] of Object.entries(machines)) {
     const inner = promptLookupDrafter({ maxNgramSize: 3, predictedTokens: 15 });
-    const steps = await stepsOf(new HardwareAwareDrafter(inner, { passCosts }), {});
+    const steps = await stepsOf(new HardwareAwareDrafter(inner, { passCosts }));
     series.push({ name, points: steps.map(({ step }, i) => [i + 1, step.draft.tokens.length - 1] as const) });
   }
   return linePlot({

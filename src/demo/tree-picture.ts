@@ -87,12 +87,15 @@ export function treePicture({ step, decode, note, context, ...text }: TreePictur
   const x = (node: number): number => starts[depths[node]!]!;
   const y = (node: number): number => top + rows[node]! * pitch;
 
-  const edges: string[] = [];
+  // Siblings' edges share their beginning: what matters more is drawn over what matters less.
+  const edges: Record<string, string[]> = { "": [], tested: [], own: [], taken: [] };
   const pills: string[] = [];
   for (let node = 0; node <= size; node++) {
     for (const child of children[node]!) {
-      const fate = child === emitted ? "own" : edgeClass[fates[child]!];
-      edges.push(edge(fate, x(node) + widths[node]!, y(node), x(child), y(child), starts[depths[child]!]! - gap));
+      const kind = child === emitted ? "own" : edgeClass[fates[child]!];
+      edges[kind]!.push(
+        edge(kind, x(node) + widths[node]!, y(node), x(child), y(child), starts[depths[child]!]! - gap),
+      );
     }
     pills.push(pill(x(node), y(node), widths[node]!, labels[node]!, node === emitted ? "emitted" : fates[node]!));
     if (notes[node] !== "") pills.push(label(x(node) + 2, y(node) + 24, notes[node]!, "muted small"));
@@ -107,7 +110,7 @@ export function treePicture({ step, decode, note, context, ...text }: TreePictur
   }
   const width = Math.max(leastWidth, Math.ceil(Math.max(...starts.map((start, i) => start + columns[i]!)) + left));
   const height = top + nextRow * pitch + pillHeight / 2 + (note === undefined ? 12 : 24);
-  return frame(text, width, height, [...marks, ...edges, ...pills]);
+  return frame(text, width, height, [...marks, ...Object.values(edges).flat(), ...pills]);
 }
 
 const edgeClass: Record<Fate, string> = { pending: "", accepted: "taken", rejected: "tested", unreached: "" };

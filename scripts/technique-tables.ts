@@ -1,0 +1,113 @@
+/**
+ * The cost tables of the technique pages: `npx tsx scripts/technique-tables.ts <comparison.json> ..` writes what
+ * `tokenthrift bench speculative --json` measured between the markers of docs/techniques/*.md, one file per runner.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import type { ComparisonRow } from "../src/comparison/speculative.ts";
+import type { SpeculativeComparison } from "../src/comparison/speculative-report.ts";
+import { ArgumentError } from "../src/errors.ts";
+import { writeFilesAtomic } from "../src/files.ts";
+
+const [begin, end] = ["<!-- figures:begin -->", "<!-- figures:end -->"];
+const folder = join(import.meta.dirname, "..", "docs", "techniques");
+/** Depths whose acceptance is shown. */
+const depths = 4;
+
+const comparisons = process.argv.slice(2).map((path): SpeculativeComparison => JSON.parse(readFileSync(path, "utf8")));
+const [first] = comparisons;
+if (first === undefined) throw new ArgumentError("files", "comparisons as JSON", [], "Run `tokenthrift bench` first.");
+
+const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+const distinct = <Value>(values: readonly Value[]): Value[] => [...new Set(values)];
+const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
+  [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");
+const fixed = (value: number): string => (Number.isFinite(value) ? value.toFixed(2) : "-");
+
+/** What a page says of its technique; undefined where it was not compared. */
+function figuresOf(technique: string, { maxTokens, prompts, rows: all }: SpeculativeComparison): string | undefined {
+  const rows = all.filter((row) => row.technique === technique);
+  if (rows.length === 0) return undefined;
+  const budgets = distinct(rows.map(({ budget }) => budget));
+  const temperatures = distinct(rows.map(({ temperature }) => temperature));
+  const sets = distinct(rows.map(({ promptSet }) => promptSet));
+
+  const bySet = sets.flatMap((set) =>
+    temperatures.map((temperature) => [
+      `${set} (${prompts[set]})`,
+      String(temperature),
+      ...budgets.map((budget) =>
+        fixed(mean(matching(rows, { promptSet: set, temperature, budget }).map((row) => row.tokensPerPass))),
+      ),
+    ]),
+  );
+  const temperature = temperatures[0]!;
+  const byBudget = budgets.map((budget) => {
+    const own = matching(rows, { temperature, budget });
+    const products = own.map(
+      ({ multiplyAddsPerToken: { target, draft }, plainMultiplyAddsPerToken: plain }) => (target + draft) / plain,
+    );
+    return [
+      String(budget),
+      fixed(mean(own.map(({ guesses }) => guesses))),
+      fixed(mean(own.map(({ tokensPerPass }) => tokensPerPass))),
+      acceptanceByDepth(own),
+      fixed(mean(own.map(({ draftPassesPerToken }) => draftPassesPerToken))),
+      fixed(mean(products)),
+      ...comparisons.map(({ rows }) =>
+        fixed(mean(matching(rows, { technique, temperature, budget }).map(({ speedup }) => speedup))),
+      ),
+    ];
+  });
+  return [
+    `Tokens per target pass on the embedded pair, ${maxTokens} tokens after each prompt, by the guesses a pass may make:`,
+    "",
+    table(["prompts", "temperature", ...budgets.map((budget) => `${budget} guesses`)], bySet),
+    "",
+    `At temperature ${temperature}, means over the prompt sets:`,
+    "",
+    table(
+      [
+        "guesses allowed",
+        "made",
+        "tokens a pass",
+        `kept of those tested, at depth 1 to ${depths}`,
+        "draft passes a token",
+        "multiply-adds, x plain",
+        ...comparisons.map(({ runs }) => `speed, ${runs === "tensors" ? "tensor decoder" : runs}`),
+      ],
+      byBudget,
+    ),
+  ].join("\n");
+}
+
+/** Rows that are as asked. */
+function matching(rows: readonly ComparisonRow[], asked: Partial<ComparisonRow>): ComparisonRow[] {
+  return rows.filter((row) => Object.entries(asked).every(([key, value]) => row[key as keyof ComparisonRow] === value));
+}
+
+/** `.61, .58, ..`; a dash where nothing was tested. */
+function acceptanceByDepth(rows: readonly ComparisonRow[]): string {
+  return Array.from({ length: depths }, (_, d) => {
+    const sum = (of: "tested" | "accepted"): number =>
+      rows.reduce((total, { positions }) => total + (positions[d]?.[of] ?? 0), 0);
+    return sum("tested") === 0 ? "-" : (sum("accepted") / sum("tested")).toFixed(2).replace(/^0/, "");
+  }).join(", ");
+}
+
+const files: [string, string][] = [];
+for (const name of readdirSync(folder)) {
+  const path = join(folder, name);
+  const page = readFileSync(path, "utf8");
+  const [from, to] = [page.indexOf(begin), page.indexOf(end)];
+  if (from < 0 || to < from) continue;
+  const figures = figuresOf(basename(name, ".md"), first);
+  if (figures === undefined) {
+    console.error(`${name}: not compared, left as it is`);
+    continue;
+  }
+  files.push([path, `${page.slice(0, from + begin.length)}\n${figures}\n${page.slice(to)}`]);
+}
+await writeFilesAtomic(files);
+for (const [path] of files) console.log(path);
