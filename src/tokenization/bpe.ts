@@ -36,7 +36,8 @@ export class Bpe implements Tokenizer {
   readonly normalizer: Normalizer;
   /** Id of each special token by content. */
   readonly specialTokens: ReadonlyMap<string, number>;
-  readonly #definition: BpeDefinition;
+  /** What it is made of. */
+  readonly definition: BpeDefinition;
   readonly #tokens: TokenTable; // special tokens included
   readonly #mergeTable: MergeTable;
   readonly #encoder: BpeEncoder;
@@ -44,7 +45,7 @@ export class Bpe implements Tokenizer {
 
   /** Prefer `Bpe.train`, `Bpe.fromTiktoken` or `Bpe.fromHuggingFace`. */
   constructor(definition: BpeDefinition) {
-    this.#definition = definition;
+    this.definition = definition;
     this.pattern = definition.pattern;
     this.normalizer = definition.normalizer;
     this.specialTokens = definition.specialTokens;
@@ -94,12 +95,12 @@ export class Bpe implements Tokenizer {
    * @throws ArgumentError where the split pattern is a RegExp that they would read differently
    */
   toHuggingFace(): HuggingFaceTokenizer {
-    return writeBpe(this.#definition, this.merges());
+    return writeBpe(this.definition, this.merges());
   }
 
   /** The pairs that merge, as ids, best first. Those behind a tiktoken rank file are recovered from the ranks. */
   merges(): readonly Merge[] {
-    const { merges, tokens } = this.#definition;
+    const { merges, tokens } = this.definition;
     return merges === "any-split" ? recoverMerges(new TokenTable(tokens), this.#mergeTable) : merges;
   }
 

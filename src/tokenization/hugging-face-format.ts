@@ -191,14 +191,14 @@ function readAddedTokens(value: unknown, normalizer: Normalizer): AddedTokens {
 
 /**
  * The tokens of a vocabulary `{symbol: id}` that are not added tokens, by id and by symbol.
- * @param spell from a token as the file writes it to its bytes; undefined where `alphabet` cannot write it
+ * @param spell from a token as the file writes it to what it stands for; undefined where it is not written in `alphabet`
  */
-export function readVocabulary(
+export function readVocabulary<Token>(
   vocab: Record<string, unknown>,
   added: AddedTokens,
-  spell: (symbol: string) => Uint8Array | undefined,
+  spell: (symbol: string) => Token | undefined,
   alphabet: string,
-): { tokens: (Uint8Array | undefined)[]; idOf: Map<string, number> } {
+): { tokens: (Token | undefined)[]; idOf: Map<string, number> } {
   const addedIds = new Map([...added.specialTokens, ...added.addedTokens].map(([content, id]) => [id, content]));
   const byId = new Map<number, string>();
   const idOf = new Map<string, number>();
@@ -212,7 +212,7 @@ export function readVocabulary(
     byId.set(id, symbol);
     idOf.set(symbol, id);
   }
-  const tokens: (Uint8Array | undefined)[] = [];
+  const tokens: (Token | undefined)[] = [];
   for (let found = 0; found < byId.size; ) {
     const id = tokens.length;
     const symbol = byId.get(id);

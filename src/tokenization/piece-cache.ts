@@ -28,7 +28,14 @@ export class PieceCache {
   }
 
   /** Remember that `source[start .. end]` became the first `count` of `ids`. */
-  write(hash: number, source: Uint8Array, start: number, end: number, ids: Int32Array, count: number): void {
+  write(
+    hash: number,
+    source: Uint8Array,
+    start: number,
+    end: number,
+    ids: Int32Array | Uint32Array,
+    count: number,
+  ): void {
     if (end - start > MAX_BYTES || count > MAX_IDS) return;
     const slot = slotOf(hash);
     this.#lengths[slot] = end - start;
