@@ -7,12 +7,12 @@ import { benchSpeculative } from "./speculative.ts";
 import { benchTokenization } from "./tokenization.ts";
 import { benchTraining } from "./training.ts";
 
-const benches = {
+const benches: Readonly<Record<string, (options: { json?: boolean }) => Promise<unknown>>> = {
   tokenization: benchTokenization,
   training: benchTraining,
   decode: benchDecode,
   speculative: benchSpeculative,
-} as const;
+};
 
 const json = process.argv.includes("--json");
 const names = process.argv.slice(2).filter((argument) => !argument.startsWith("--"));
@@ -21,5 +21,5 @@ for (const name of names.length > 0 ? names : Object.keys(benches)) {
     console.error(`bench: expected ${Object.keys(benches).join(", ")}; got ${name}`);
     process.exit(2);
   }
-  await benches[name as keyof typeof benches]({ json });
+  await benches[name]!({ json });
 }

@@ -78,3 +78,40 @@ export const heldOutPrompts: readonly HeldOutPrompt[] = [
     text: "        function __promisify__(buffer: InputType, options?: BrotliOptions): Promise<",
   },
 ];
+
+/**
+ * Cuts of the same files for what measures before it starts, a tree's shape or a drafter's use: it should not be measured
+ * on prompts it has been set up on.
+ */
+export const calibrationPrompts: readonly HeldOutPrompt[] = [
+  {
+    kind: "doc comment",
+    source: "querystring.d.ts",
+    text: "    /**\n     * The `querystring.stringify()` method produces a URL query string from a\n     * given `obj`",
+  },
+  {
+    kind: "declaration",
+    source: "zlib.d.ts",
+    text:
+      "    function deflateRaw(buf: InputType, callback: CompressCallback): void;\n" +
+      "    function deflateRaw(buf: InputType, options: ZlibOptions,",
+  },
+  {
+    kind: "doc comment",
+    source: "url.d.ts",
+    text: "    /**\n     * This function ensures that `path` is resolved absolutely, and that the URL\n     * control",
+  },
+  {
+    kind: "declaration",
+    source: "path.d.ts",
+    text:
+      "            extname(path: string): string;\n" +
+      "            /**\n" +
+      "             * The platform-specific file separator.",
+  },
+  {
+    kind: "generic type",
+    source: "querystring.d.ts",
+    text: "            | bigint\n            | ReadonlyArray<string | number | boolean | bigint>\n            |",
+  },
+];

@@ -4,7 +4,7 @@ import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { heldOutFiles, nodeDeclarations } from "../src/corpus.ts";
 import { embeddedCorpus, recipes, tokenStream, trainEmbeddedTokenizer } from "../src/embedded-pair.ts";
-import { heldOutPrompts } from "../src/held-out-prompts.ts";
+import { calibrationPrompts, heldOutPrompts } from "../src/held-out-prompts.ts";
 import { embeddedFolder, embeddedModels } from "../src/model/embedded.ts";
 import { totalBits } from "../src/model/evaluation.ts";
 import { type LoadedModel, loadEmbedded } from "../src/model/load.ts";
@@ -78,9 +78,13 @@ describe("held-out prompts", () => {
     for (const kind of ["declaration", "doc comment", "generic type"]) {
       expect(heldOutPrompts.filter((prompt) => prompt.kind === kind)).toHaveLength(3);
     }
-    for (const { source, text } of heldOutPrompts) {
+    for (const { source, text } of [...heldOutPrompts, ...calibrationPrompts]) {
       expect(heldOut.find(({ name }) => name === `@types/node/${source}`)!.text).toContain(text);
       expect(others.every((document) => !document.text.includes(text))).toBe(true);
     }
+    const shown = heldOutPrompts.map(({ text }) => text);
+    expect(
+      calibrationPrompts.some(({ text }) => shown.some((other) => text.includes(other) || other.includes(text))),
+    ).toBe(false);
   });
 });

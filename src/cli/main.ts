@@ -1,5 +1,6 @@
 /** The command line as a function of the words typed: the whole program but the process around it. */
 import { ArgumentError, TokenthriftError } from "../errors.ts";
+import { benchCommand } from "./bench.ts";
 import { type Command, commandHelp, overallHelp, parseInput, UsageError, unknown } from "./command-line.ts";
 import { demoCommand } from "./demo.ts";
 import { explainCommand } from "./explain.ts";
@@ -9,7 +10,14 @@ import { runCommand } from "./run.ts";
 import { trainCommand } from "./train.ts";
 import { version } from "./version.ts";
 
-export const commands: readonly Command[] = [listCommand, explainCommand, runCommand, demoCommand, trainCommand];
+export const commands: readonly Command[] = [
+  listCommand,
+  explainCommand,
+  runCommand,
+  benchCommand,
+  demoCommand,
+  trainCommand,
+];
 
 const synopsis = "tokenthrift: every published way to spend fewer tokens, small, exact and runnable.";
 

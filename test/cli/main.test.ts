@@ -113,6 +113,13 @@ describe("a wrong command line", () => {
     [["run", "plain-decoding", "--seed", "x"], '--seed: expected a number, got "x".'],
     [["run", "plain-decoding", "--max-tokens", "1.5"], '--max-tokens: expected an integer, got "1.5".'],
     [["run", "plain-decoding", "--temperature", "NaN"], '--temperature: expected a number, got "NaN".'],
+    [["bench"], "bench: which family?"],
+    [["bench", "speculativ"], 'unknown family "speculativ". Did you mean "speculative"?'],
+    [["bench", "speculative", "--techniques", "chimera,dispec"], 'unknown technique "dispec"'],
+    [["bench", "speculative", "--sets", "edit"], 'unknown prompt set "edit". Did you mean "edits"?'],
+    [["bench", "speculative", "--budgets", "4,x"], '--budgets: expected numbers with commas between them, got "x".'],
+    [["bench", "speculative", "--budgets", "0"], "--budgets: expected integers >= 1, got 0."],
+    [["bench", "speculative", "--runs", "gpu"], 'unknown runner "gpu".'],
     [["train", "--model", "targt"], 'unknown model "targt". Did you mean "target"?'],
     [["train", "--out", "x"], "--out is one checkpoint's folder"],
   ])("%j: exit code 2, one line", async (words, message) => {
@@ -276,6 +283,48 @@ describe("run with models", () => {
     expect(one).not.toHaveProperty("identicalToPlainDecoding");
     const { stdout } = await run(words("speculative-sampling", "--temperature", "1.5"));
     expect(stdout).toContain("test/speculative/conformance.test.ts");
+  });
+});
+
+describe("bench", () => {
+  const words = ["bench", "speculative", "--techniques", "prompt-lookup,typical-acceptance", "--sets", "edits"];
+  const small = [...words, "--budgets", "3", "--max-tokens", "8"];
+
+  it("prints the comparison as JSON, and the same as tables", async () => {
+    const { code, stdout } = await run([...small, "--json"]);
+    expect(code).toBe(0);
+    const { family, runs, prompts, passCosts, rows } = JSON.parse(stdout);
+    expect({ family, runs, prompts }).toEqual({ family: "speculative", runs: "engine", prompts: { edits: 6 } });
+    expect(passCosts.costs[0]).toBe(1);
+    const names = ["typical-acceptance", "prompt-lookup"];
+    const seen = rows.map((row: { temperature: number; technique: string }) => [row.temperature, row.technique]);
+    expect(seen).toEqual([0, 0.6, 1].flatMap((temperature) => names.map((name) => [temperature, name])));
+    expect(rows.map((row: { identical: boolean | null }) => row.identical)).toEqual([
+      true,
+      true,
+      null,
+      null,
+      null,
+      null,
+    ]);
+    const tables = await run([...small, "--temperatures", "1"]);
+    expect(tables.code).toBe(0);
+    expect(tables.stdout).toContain("typical-acceptance (LOSSY)");
+    expect(tables.stdout).not.toContain("prompt-lookup (LOSSY)");
+    const greedy = await run([...small, "--temperatures", "0"]);
+    expect(greedy.stdout).not.toContain("LOSSY");
+    expect(greedy.stdout.replace(/\s+/g, " ")).toContain("at temperature 0: 2 of 2 rows");
+  });
+
+  it("writes the comparison to a file", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "tokenthrift-bench-"));
+    try {
+      const out = join(folder, "deep", "comparison.json");
+      expect((await run([...small, "--temperatures", "0", "--out", out])).code).toBe(0);
+      expect(JSON.parse(await readFile(out, "utf8")).rows).toHaveLength(2);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
   });
 });
 
