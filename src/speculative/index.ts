@@ -105,12 +105,15 @@ export {
 export {
   type LoadedHeads,
   type LoadedSkipDecode,
+  type LoadedSortedDraft,
   type LoadHeadsOptions,
   type LoadPartOptions,
   type LoadSkipDecodeOptions,
+  type LoadSortedDraftOptions,
   loadChimeraHeads,
   loadMedusaHeads,
   loadSkipDecode,
+  loadSortedDraft,
 } from "./trained-parts.ts";
 export {
   type LossyVerifier,

@@ -17,6 +17,7 @@ import { readSafetensors, type SafeTensor, toFloat32, writeSafetensors } from ".
 import { ChimeraHeads } from "./chimera-heads.ts";
 import { type HeadTarget, headTarget, headTargetNames } from "./head-layers.ts";
 import { MedusaHeads } from "./medusa.ts";
+import { checkExits } from "./s2d.ts";
 import { type ExitSchedule, type ExitScheduleOptions, exitSchedule } from "./skipdecode.ts";
 
 /** What is trained for the embedded target: a part's name is its folder's. */
@@ -96,20 +97,46 @@ export interface LoadedSkipDecode {
  * @throws FileError, FormatError when a file is missing or damaged; MemoryError, BackendError as `Engine.open`
  */
 export async function loadSkipDecode(options: LoadSkipDecodeOptions = {}): Promise<LoadedSkipDecode> {
-  const { path, weights, details, ...training } = await readPart("skipdecode", options);
+  const { path, kind: _, weights, details, ...training } = await readPart("skipdecode", options);
   const { config, schedule } = (details ?? {}) as { readonly config?: object; readonly schedule?: object };
   if (config === undefined || schedule === undefined) {
     throw new FormatError(path, "its metadata has no config and no schedule");
   }
   const { Engine } = await import("../model/engine.ts");
-  try {
-    const model = await Engine.open(config as DecoderConfig, weights, options);
-    const loaded = { model, schedule: exitSchedule(schedule as ExitScheduleOptions) };
-    return { ...loaded, ...("training" in training && { training: training.training }) };
-  } catch (error) {
-    if (!(error instanceof ArgumentError)) throw error;
-    throw new FormatError(path, `its metadata is damaged: ${error.message}`);
+  return described(path, async () => ({
+    schedule: exitSchedule(schedule as ExitScheduleOptions),
+    model: await Engine.open(config as DecoderConfig, weights, options),
+    ...training,
+  }));
+}
+
+export interface LoadSortedDraftOptions extends LoadPartOptions, EngineOptions {}
+
+/** A decoder several depths of which draft: `new S2dDrafter(loaded.model, loaded)`. */
+export interface LoadedSortedDraft {
+  /** Close it. */
+  readonly model: Engine;
+  /** Layers below each of its exits, growing. */
+  readonly exits: readonly number[];
+  /** What `training.json` says; absent when there is none. */
+  readonly training?: unknown;
+}
+
+/**
+ * Load the draft model trained by sorted fine-tuning. It has the embedded target's vocabulary.
+ * @throws FileError, FormatError when a file is missing or damaged; MemoryError, BackendError as `Engine.open`
+ */
+export async function loadSortedDraft(options: LoadSortedDraftOptions = {}): Promise<LoadedSortedDraft> {
+  const { path, kind: _, weights, details, ...training } = await readPart("sorted-draft", options);
+  const { config, exits } = (details ?? {}) as { readonly config?: object; readonly exits?: unknown };
+  if (config === undefined || !Array.isArray(exits)) {
+    throw new FormatError(path, "its metadata has no config and no exits");
   }
+  const { Engine } = await import("../model/engine.ts");
+  return described(path, async () => {
+    checkExits(exits, (config as DecoderConfig).layers);
+    return { exits, model: await Engine.open(config as DecoderConfig, weights, options), ...training };
+  });
 }
 
 /** The bytes of `model.safetensors`. */
@@ -175,6 +202,16 @@ export async function embeddedPartFolder(kind: PartKind): Promise<string> {
   if (!partKinds.includes(kind)) throw new ArgumentError("kind", `one of ${partKinds.join(", ")}`, kind);
   const { fileURLToPath } = await import("node:url");
   return fileURLToPath(new URL(`../../models/${kind}`, import.meta.url));
+}
+
+/** What a part's metadata describes, opened: what is wrong with the description is the file's fault. */
+async function described<Opened>(path: string, open: () => Promise<Opened>): Promise<Opened> {
+  try {
+    return await open();
+  } catch (error) {
+    if (!(error instanceof ArgumentError)) throw error;
+    throw new FormatError(path, `its metadata is damaged: ${error.message}`);
+  }
 }
 
 async function readHeads(kind: "medusa" | "chimera", options: LoadHeadsOptions) {
