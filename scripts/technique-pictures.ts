@@ -7,6 +7,7 @@
  * Drafts are smaller than the defaults where those would fill more than a page.
  */
 import { join } from "node:path";
+import { layerPicture } from "../src/demo/layer-picture.ts";
 import { linePlot } from "../src/demo/plot.ts";
 import { fatesOf, treePicture } from "../src/demo/tree-picture.ts";
 import { ArgumentError } from "../src/errors.ts";
@@ -29,6 +30,8 @@ import {
   LookaheadDrafter,
   loadChimeraHeads,
   loadMedusaHeads,
+  loadSkipDecode,
+  loadSortedDraft,
   MedusaDrafter,
   plainDecoding,
   positionalAcceptance,
@@ -38,9 +41,11 @@ import {
   randomDrafter,
   recursiveRejectionSampling,
   recyclingTemplate,
+  S2dDrafter,
   SequoiaDrafter,
   SpecInferDrafter,
   type Step,
+  skipDecode,
   TokenRecyclingDrafter,
   tokenLaw,
   typicalAcceptance,
@@ -88,6 +93,36 @@ interface TreeOfStep {
   readonly note?: (step: SeenStep, node: number) => string;
 }
 
+/** Layers each guess of a draft ran, for techniques that differ in that. */
+const layersOf = new WeakMap<Step["draft"], readonly number[]>();
+
+/** The drafter, and in `layersOf` where each of its guesses left the draft model. */
+async function earlyExits(): Promise<Drafter> {
+  const { model, exits } = await loadSortedDraft();
+  let left: number[] = [];
+  const inner = new S2dDrafter(model, { exits, onPass: ({ exit }) => left.push(exit) });
+  return {
+    vocabularySize: inner.vocabularySize,
+    open(start) {
+      const drafting = inner.open(start);
+      return {
+        get cost() {
+          return drafting.cost;
+        },
+        propose(context) {
+          left = [];
+          const draft = drafting.propose(context);
+          layersOf.set(draft, left);
+          return draft;
+        },
+        observe: (pass) => drafting.observe(pass),
+        close: () => drafting.close(),
+      };
+    },
+    reset: () => inner.reset(),
+  };
+}
+
 const trees: Record<string, TreeOfStep> = {
   "plain-decoding": { title: "Plain decoding", drafter: () => plainDecoding },
   "random-drafter": { title: "Random drafter", drafter: () => randomDrafter() },
@@ -129,6 +164,11 @@ const trees: Record<string, TreeOfStep> = {
       const { heads, accuracies } = await loadChimeraHeads();
       return new ChimeraDrafter(heads, { accuracies, budget: 12 });
     },
+  },
+  s2d: {
+    title: "S2D",
+    drafter: earlyExits,
+    note: ({ step }, node) => `${layersOf.get(step.draft)![node - 1]} layers`,
   },
   "prompt-lookup": { title: "Prompt lookup decoding", drafter: () => promptLookupDrafter() },
   "token-recycling": {
@@ -244,9 +284,34 @@ async function guessesByMachine(): Promise<string> {
   });
 }
 
+/** SkipDecode drafts nothing: which layers ran at which position, in a run of its own. */
+async function layersByPosition(): Promise<string> {
+  const { model, schedule } = await loadSkipDecode();
+  const ran: number[][] = [];
+  const skipping = skipDecode(model, schedule, {
+    promptLength: prompt.length,
+    onPass: ({ columns, layers }) => ran.push(...columns.map(() => Array.from(layers))),
+  });
+  const maxTokens = schedule.length - schedule.promptLength;
+  await generateAll(skipping, prompt, { maxTokens });
+  const executions = ran.slice(prompt.length).reduce((sum, layers) => sum + layers.length, 0);
+  return layerPicture({
+    id: "skipdecode",
+    title: "SkipDecode: layers by position",
+    description:
+      `All ${schedule.layers} layers over the prompt, then ever fewer, from ${schedule.most} to ${schedule.least}: ` +
+      `${executions} layer executions for ${ran.length - prompt.length} tokens.`,
+    layers: schedule.layers,
+    ran,
+    promptLength: prompt.length,
+    standalone: true,
+  });
+}
+
 const pictures: Record<string, () => Promise<string>> = {
   ...Object.fromEntries(Object.entries(trees).map(([name, one]) => [name, () => treeOf(name, one)])),
   "hardware-aware-drafting": guessesByMachine,
+  skipdecode: layersByPosition,
 };
 
 const asked = process.argv.slice(2);
