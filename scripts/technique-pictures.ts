@@ -286,6 +286,8 @@ async function guessesByMachine(): Promise<string> {
 
 /** SkipDecode drafts nothing: which layers ran at which position, in a run of its own. */
 async function layersByPosition(): Promise<string> {
+  // A prompt no longer than the schedule's, so that all of its columns are seen.
+  const prompt = tokenizer.encode(heldOutPrompts[0]!.text);
   const { model, schedule } = await loadSkipDecode();
   const ran: number[][] = [];
   const skipping = skipDecode(model, schedule, {

@@ -1,22 +1,22 @@
 /**
  * The cost tables of the technique pages: `npx tsx scripts/technique-tables.ts <comparison.json> ..` writes what
- * `tokenthrift bench speculative --json` measured between the markers of docs/techniques/*.md, one file per runner.
+ * `tokenthrift bench speculative --out` measured between the markers of docs/techniques/*.md, one file per runner. What
+ * SkipDecode loses is written from the record of its training.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { ComparisonRow } from "../src/comparison/speculative.ts";
 import type { SpeculativeComparison } from "../src/comparison/speculative-report.ts";
-import { ArgumentError } from "../src/errors.ts";
 import { writeFilesAtomic } from "../src/files.ts";
 
 const [begin, end] = ["<!-- figures:begin -->", "<!-- figures:end -->"];
-const folder = join(import.meta.dirname, "..", "docs", "techniques");
+const root = join(import.meta.dirname, "..");
+const folder = join(root, "docs", "techniques");
 /** Depths whose acceptance is shown. */
 const depths = 4;
 
 const comparisons = process.argv.slice(2).map((path): SpeculativeComparison => JSON.parse(readFileSync(path, "utf8")));
 const [first] = comparisons;
-if (first === undefined) throw new ArgumentError("files", "comparisons as JSON", [], "Run `tokenthrift bench` first.");
 
 const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
 const distinct = <Value>(values: readonly Value[]): Value[] => [...new Set(values)];
@@ -82,6 +82,34 @@ function figuresOf(technique: string, { maxTokens, prompts, rows: all }: Specula
   ].join("\n");
 }
 
+/** What `training.json` of SkipDecode says of a network under a schedule. */
+interface UnderSchedule {
+  readonly meanLayers: number;
+  readonly bitsPerByte: number;
+  /** Share of tokens, the full network's text given, at which it would write the same. */
+  readonly agreement: number;
+}
+
+function skipDecodeFigures(): string {
+  const path = join(root, "models", "skipdecode", "training.json");
+  const { heldOut }: { readonly heldOut: Readonly<Record<string, Readonly<Record<string, UnderSchedule>>>> } =
+    JSON.parse(readFileSync(path, "utf8"));
+  const rows = Object.entries(heldOut).flatMap(([network, schedules]) =>
+    Object.entries(schedules).map(([schedule, { meanLayers, bitsPerByte, agreement }]) => [
+      network,
+      schedule,
+      fixed(meanLayers),
+      bitsPerByte.toFixed(3),
+      `${(100 * agreement).toFixed(0)} %`,
+    ]),
+  );
+  return [
+    "On held-out text, networks under schedules, those it was not tuned for among them:",
+    "",
+    table(["network", "schedule", "mean layers", "bits per byte", "tokens as the full network's"], rows),
+  ].join("\n");
+}
+
 /** Rows that are as asked. */
 function matching(rows: readonly ComparisonRow[], asked: Partial<ComparisonRow>): ComparisonRow[] {
   return rows.filter((row) => Object.entries(asked).every(([key, value]) => row[key as keyof ComparisonRow] === value));
@@ -102,7 +130,8 @@ for (const name of readdirSync(folder)) {
   const page = readFileSync(path, "utf8");
   const [from, to] = [page.indexOf(begin), page.indexOf(end)];
   if (from < 0 || to < from) continue;
-  const figures = figuresOf(basename(name, ".md"), first);
+  const technique = basename(name, ".md");
+  const figures = technique === "skipdecode" ? skipDecodeFigures() : first && figuresOf(technique, first);
   if (figures === undefined) {
     console.error(`${name}: not compared, left as it is`);
     continue;
