@@ -18,7 +18,13 @@ export const demoCommand: Command = {
     const print = input.has("json") ? () => {} : (line: string) => io.stdout.write(`${line}\n`);
     const figures = await runDemo({ out, print });
     if (input.has("json")) writeJson(io.stdout, figures);
-    const { tensors, engine } = figures.speculation;
-    return [...tensors.byGamma, ...engine.byGamma].every(({ identical }) => identical) ? 0 : 1;
+    const { speculation, family } = figures;
+    const compared = [
+      ...speculation.tensors.byGamma,
+      ...speculation.engine.byGamma,
+      ...family.tensors,
+      ...family.engine,
+    ];
+    return compared.every(({ identical }) => identical) ? 0 : 1;
   },
 };

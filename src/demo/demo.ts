@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { loadModel, requireSameTokenizer } from "../cli/loaded-model.ts";
 import { grouped, table, wrap } from "../cli/output.ts";
 import { version } from "../cli/version.ts";
+import { tableOf } from "../comparison/speculative-report.ts";
 import { writeFilesAtomic } from "../files.ts";
 import { heldOutPrompts } from "../held-out-prompts.ts";
 import { parameterCount } from "../model/decoder-config.ts";
@@ -11,6 +12,7 @@ import type { LanguageModel } from "../model/language-model.ts";
 import { duration, Progress } from "../progress.ts";
 import { measurePassCosts } from "../speculative/pass-costs.ts";
 import { activeBackend } from "../tensor/backend.ts";
+import { type FamilyFigures, type FamilyOptions, measureFamily } from "./family.ts";
 import {
   breakEven,
   type Figures,
@@ -34,6 +36,8 @@ export interface DemoOptions {
   readonly draft?: string;
   /** What to measure other than by default. */
   readonly speculation?: Partial<Pick<SpeculationOptions, "prompts" | "gammas" | "maxTokens" | "repetitions">>;
+  /** The same of the family. With other models than the embedded pair: which techniques, as trained parts fit only that. */
+  readonly family?: Partial<Pick<FamilyOptions, "techniques" | "budgets" | "promptSets" | "maxTokens">>;
 }
 
 /** Measure everything. Throws what reading the checkpoints throws. */
@@ -75,6 +79,20 @@ export async function measureFigures(options: DemoOptions = {}): Promise<Figures
       engine: await decode(target.model, "decoding, engine"),
     };
     print(speculationText(speculation));
+    let comparing: Progress | undefined;
+    const family = await measureFamily({
+      tensors: onTensors.model,
+      engine: target.model,
+      draft: draft.model,
+      tokenizer,
+      ...options.family,
+      onRow: (done, total) => {
+        comparing ??= new Progress("comparing techniques", total);
+        comparing.update(done);
+      },
+    });
+    comparing?.finish();
+    print(familyText(family));
     return {
       run: {
         tokenthrift: version(),
@@ -90,6 +108,7 @@ export async function measureFigures(options: DemoOptions = {}): Promise<Figures
       },
       languages,
       speculation,
+      family,
     };
   } finally {
     for (const { model } of [target, draft, onTensors]) model.close();
@@ -165,5 +184,26 @@ function speculationText({ tensors, engine }: Figures["speculation"]): string {
     `identical: ${yesNo(identical === completions.length)} (${identical} of ${completions.length} completions equal plain decoding's, token for token)`,
     "",
     wrap(sampledRemark(sampled), 100),
+  ].join("\n");
+}
+
+function familyText({ tensors, engine, prompts, maxTokens }: FamilyFigures): string {
+  const tokens = tableOf(tensors, ({ tokensPerPass }) => tokensPerPass);
+  const speeds = [tensors, engine].map((rows) => tableOf(rows, ({ speedup }) => speedup));
+  const rows = [...tensors, ...engine];
+  const identical = rows.filter(({ identical }) => identical).length;
+  const sets = Object.entries(prompts).map(([set, count]) => `${count} ${set}`);
+  return [
+    "",
+    `Every technique beside the others (${sets.join(", ")}; ${maxTokens} tokens each, temperature 0)`,
+    table([
+      ["tokens per target pass, by guesses", ...tokens.budgets.map(String), "best speed, tensors", "engine"],
+      ...tokens.lines.map(({ technique, values }, i) => [
+        technique,
+        ...values.map((value) => value.toFixed(2)),
+        ...speeds.map(({ lines }) => Math.max(...lines[i]!.values).toFixed(2)),
+      ]),
+    ]),
+    `identical: ${yesNo(identical === rows.length)} (${identical} of ${rows.length} rows). All prompts, temperatures and budgets: tokenthrift bench speculative`,
   ].join("\n");
 }

@@ -1,5 +1,6 @@
 /** What the demo finds out, and how some of it is put in words. */
 import { type PassCosts, passCost } from "../speculative/pass-costs.ts";
+import type { FamilyFigures } from "./family.ts";
 import type { LanguageFigures } from "./languages.ts";
 import type { SpeculationFigures } from "./speculation.ts";
 import type { TrainingFigures } from "./training-record.ts";
@@ -21,6 +22,8 @@ export interface Figures {
   readonly languages: LanguageFigures | { readonly unavailable: string };
   /** The same settings and prompts, by what runs the target. The draft runs on the engine both times. */
   readonly speculation: Readonly<Record<TargetRunner, RunnerFigures>>;
+  /** Every technique of the family beside the others. */
+  readonly family: FamilyFigures;
 }
 
 /**

@@ -2,6 +2,9 @@
  * The report: one HTML file with everything in it. No script runs, nothing is fetched; colours follow the reader's
  * light or dark setting. Every plot stands beside a table of its figures, and all figures are in the page as JSON.
  */
+import { tableOf } from "../comparison/speculative-report.ts";
+import type { FamilyFigures } from "./family.ts";
+import { acceptancePicture, familySpeedPicture, familyTokensPicture } from "./family-pictures.ts";
 import { breakEven, type Figures, promptTable, runnerRemark, sampledRemark, share, yesNo } from "./figures.ts";
 import type { LanguageFigures } from "./languages.ts";
 import {
@@ -67,6 +70,7 @@ ${plotCss}
 Node ${escaped(run.node)}, backend ${escaped(run.backend)}, ${escaped(run.processor)}; ${run.seconds.toFixed(0)} seconds.</p>
 ${summary(figures)}
 ${speculationSection(speculation)}
+${familySection(figures.family)}
 ${languageSection(languages)}
 ${modelSection(figures)}
 <footer><p>All figures of this page are in it as JSON (the element with the id <code>figures</code>) and in
@@ -172,6 +176,45 @@ ${tableHtml(
 <pre><span class="lead">${escaped(sampled.prompt.text)}</span>${sampled.pieces
     .map(({ text, author }) => `<span class="${author}">${escaped(text)}</span>`)
     .join("")}</pre>`;
+}
+
+function familySection(family: FamilyFigures): string {
+  const { prompts, maxTokens, tensors, engine } = family;
+  const sets = Object.entries(prompts).map(([set, count]) => `${count} ${set}`);
+  const rows = [...tensors, ...engine];
+  const identical = rows.filter((row) => row.identical).length;
+  const speeds = [tensors, engine].map((all) => tableOf(all, ({ speedup }) => speedup));
+  const tokens = tableOf(tensors, ({ tokensPerPass }) => tokensPerPass);
+  return `<h2>Every technique beside the others</h2>
+<p>The techniques of the family on the same prompts (${sets.join(", ")}; ${maxTokens} tokens each, temperature 0), with the
+same numbers of guesses. Identical to plain decoding: <strong>${yesNo(identical === rows.length)}</strong>, ${identical} of
+${rows.length} rows. <code>tokenthrift bench speculative</code> compares on more prompts, and when sampling.</p>
+${figure(familyTokensPicture(family), "More guesses, more tokens from a pass: trees gain longer than chains, which end at their first wrong guess.")}
+${figure(familySpeedPicture(family), "Where wide passes are cheap, tokens per pass turn into seconds as long as drafting is cheap too. On the engine every guess costs its arithmetic.")}
+${tableHtml(
+  "Figures by technique",
+  [
+    "technique",
+    ...tokens.budgets.map((budget) => `tokens per pass, ${budget}`),
+    ...tokens.budgets.map((budget) => `speed on tensors, ${budget}`),
+    ...tokens.budgets.map((budget) => `on the engine, ${budget}`),
+  ],
+  tokens.lines.map(({ technique, values }, i) => [
+    technique,
+    ...[values, ...speeds.map(({ lines }) => lines[i]!.values)].flatMap((own) => own.map((value) => value.toFixed(2))),
+  ]),
+)}
+${figure(acceptancePicture(family), "The draft's own probability says how likely a guess is to be kept: what trees that grow where the draft is sure live on.")}
+${tableHtml(
+  "Figures by the draft's probability",
+  ["probability up to", "tested", "kept", "share kept"],
+  family.acceptance.bins.map(({ tested, accepted }, i, bins) => [
+    ((i + 1) / bins.length).toFixed(1),
+    String(tested),
+    String(accepted),
+    share(accepted, tested),
+  ]),
+)}`;
 }
 
 function languageSection(figures: LanguageFigures | { readonly unavailable: string }): string {

@@ -33,6 +33,12 @@ beforeAll(async () => {
     target: pair.target,
     draft: pair.draft,
     speculation: { prompts, gammas: [1, 3], maxTokens: 12, repetitions: 2 },
+    family: {
+      techniques: ["speculative-sampling", "prompt-lookup"],
+      budgets: [2, 4],
+      promptSets: { one: ["interface Point {"], two: ["readonly x", "/** it"] },
+      maxTokens: 8,
+    },
     print: (lines) => printed.push(lines),
   });
 });
@@ -57,6 +63,24 @@ describe("the figures", () => {
       expect(one.positions).toHaveLength(one.gamma);
       expect(one.secondsRatio).toBeGreaterThan(0);
     }
+  });
+
+  it("of the family are the same counts on both runners, and add up", () => {
+    const { tensors, engine, prompts: counts, maxTokens, acceptance } = figures.family;
+    expect({ counts, maxTokens }).toEqual({ counts: { one: 1, two: 2 }, maxTokens: 8 });
+    const counted = (rows: typeof tensors) => rows.map(({ speedup: _, ...rest }) => rest);
+    expect(counted(engine)).toEqual(counted(tensors));
+    expect(tensors.map(({ technique, budget }) => `${technique} ${budget}`)).toEqual(
+      ["speculative-sampling", "prompt-lookup"].flatMap((name) => [2, 2, 4, 4].map((budget) => `${name} ${budget}`)),
+    );
+    for (const row of [...tensors, ...engine]) {
+      expect(row.identical).toBe(true);
+      expect(row.speedup).toBeGreaterThan(0);
+    }
+    const sum = (of: "tested" | "accepted") => acceptance.bins.reduce((total, bin) => total + bin[of], 0);
+    expect(sum("tested")).toBe(acceptance.guesses);
+    expect(sum("accepted")).toBeLessThanOrEqual(acceptance.guesses);
+    expect(acceptance.guesses).toBeGreaterThan(0);
   });
 
   it("of the completion are its own: the same text whoever wrote which part", async () => {
@@ -167,7 +191,7 @@ describe("the report", () => {
 
   it("has well-formed plots, each with its own title and description", () => {
     const plots = html.match(/<svg.*?<\/svg>/gs)!;
-    expect(plots).toHaveLength(7);
+    expect(plots).toHaveLength(10);
     for (const plot of plots) {
       parseXml(plot);
       // No label runs out of its picture, even at a generous seven pixels a letter.
@@ -222,7 +246,7 @@ describe("the report", () => {
     expect(bare).toContain("Not measured: typescript: not &lt;here&gt;");
     expect(bare).toContain("Learning curves: none recorded");
     expect(bare).toContain("Bits per byte: none recorded");
-    expect(bare.match(/<svg/g)).toHaveLength(4);
+    expect(bare.match(/<svg/g)).toHaveLength(7);
   });
 });
 
