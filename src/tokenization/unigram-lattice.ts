@@ -104,8 +104,8 @@ export class UnigramLattice {
   }
 
   /**
-   * The path of the highest score; of equals the one found first, that with the longer piece in front (as Hugging Face
-   * and SentencePiece have it).
+   * The path of the highest score; of equals the one found first, that with the longer last piece (as Hugging Face and
+   * SentencePiece have it).
    * @param except an id to do without; the score is -Infinity where there is no other way
    */
   best(except = -2): Path {

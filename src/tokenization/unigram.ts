@@ -154,7 +154,7 @@ export class Unigram implements Tokenizer {
 
   /**
    * The `count` best segmentations of the whole text, best first, all different; fewer where there are fewer. The first
-   * is `encode`'s. Time and memory grow with `count` times the length of the text.
+   * is `encode`'s or of the same score. Time and memory grow with `count` times the length of the text.
    */
   nBest(text: string, count: number, options: EncodeOptions = {}): ScoredEncoding[] {
     if (!Number.isInteger(count) || count < 1) throw new ArgumentError("count", "an integer >= 1", count);
