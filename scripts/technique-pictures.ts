@@ -112,6 +112,7 @@ async function earlyExits(): Promise<Drafter> {
         propose(context) {
           left = [];
           const draft = drafting.propose(context);
+          if (left.length !== draft.tokens.length - 1) throw new Error("a pass for each guess, and none besides");
           layersOf.set(draft, left);
           return draft;
         },
@@ -168,7 +169,10 @@ const trees: Record<string, TreeOfStep> = {
   s2d: {
     title: "S2D",
     drafter: earlyExits,
-    note: ({ step }, node) => `${layersOf.get(step.draft)![node - 1]} layers`,
+    note: ({ step }, node) => {
+      const layers = layersOf.get(step.draft)![node - 1];
+      return layers === 1 ? "1 layer" : `${layers} layers`;
+    },
   },
   "prompt-lookup": { title: "Prompt lookup decoding", drafter: () => promptLookupDrafter() },
   "token-recycling": {
