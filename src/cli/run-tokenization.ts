@@ -1,7 +1,7 @@
 /** `run` for tokenizers: the text with its token boundaries, and how many bytes a token carries. */
 import type { TechniqueRun } from "../catalog.ts";
 import { ArgumentError } from "../errors.ts";
-import { embeddedFolder } from "../model/embedded.ts";
+import { embeddedFolder, embeddedTokenizerFolder } from "../model/embedded.ts";
 import type { Tokenizer } from "../tokenization/index.ts";
 import type { Input } from "./command-line.ts";
 import { grouped, type Io, type Paint, painter, printable, writeJson } from "./output.ts";
@@ -9,7 +9,7 @@ import { readTokenizerJson } from "./tokenizer-file.ts";
 
 export async function runTokenization(
   name: string,
-  { open }: Extract<TechniqueRun, { kind: "tokenization" }>,
+  { open, embedded }: Extract<TechniqueRun, { kind: "tokenization" }>,
   text: string,
   input: Input,
   { stdout, env }: Io,
@@ -17,7 +17,8 @@ export async function runTokenization(
   const shown = input.integer("max-tokens") ?? 400;
   if (shown < 1) throw new ArgumentError("--max-tokens", "an integer >= 1", shown);
   const folder = input.text("model");
-  const tokenizer = await open(await readTokenizerJson(folder ?? embeddedFolder("target")));
+  const own = embedded === undefined ? embeddedFolder("target") : embeddedTokenizerFolder(embedded);
+  const tokenizer = await open(await readTokenizerJson(folder ?? own));
   // What a user types is text; the spelling of a special token in it too.
   const ids = tokenizer.encode(text, { disallowedSpecial: [] });
   const bytes = new TextEncoder().encode(text).length;
