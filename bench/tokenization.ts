@@ -6,12 +6,15 @@
  * Same text, same vocabulary, same run. Every sample of a library is taken in a fresh process: loading it, its first
  * pass over the text (cold: no cache, no compiled code) and as many further passes as fit in a second (warm). What is
  * reported is the median over processes, in CPU seconds of the process, which busy neighbours disturb less than the
- * clock. @huggingface/tokenizers reads the vocabulary from the `tokenizer.json` that `toHuggingFace()` makes.
+ * clock. @huggingface/tokenizers reads the vocabulary from the `tokenizer.json` that `toHuggingFace()` makes. WordPiece and
+ * Unigram, which no other peer has, are held against it alone, with the vocabularies of the tests. (Unigram's ids differ where
+ * segmentations have equal scores: runs of "/" in the declarations.)
  */
 
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { Bpe } from "../src/tokenization/index.ts";
+import { Bpe, readHuggingFaceTokenizer } from "../src/tokenization/index.ts";
 import {
   adversarialStrings,
   declarations,
@@ -56,8 +59,23 @@ interface Divergence {
   readonly languages: number;
 }
 
+const KINDS = ["word-piece", "unigram"] as const;
+type Kind = (typeof KINDS)[number];
+
+/** WordPiece or Unigram beside @huggingface/tokenizers. */
+interface KindSpeed {
+  readonly kind: Kind;
+  readonly text: TextName;
+  readonly tokens: number;
+  /** Characters per second in the first pass and later ones: own, and the peer's. */
+  readonly cold: readonly [own: number, peer: number];
+  readonly warm: readonly [own: number, peer: number];
+  readonly identical: boolean;
+}
+
 export interface TokenizationBench {
   readonly speeds: readonly Speed[];
+  readonly kinds: readonly KindSpeed[];
   readonly divergences: readonly Divergence[];
   /** Milliseconds for n repeats of one character and for n random letters. */
   readonly growth: readonly { readonly length: number; readonly repeats: number; readonly randomLetters: number }[];
@@ -76,6 +94,7 @@ export async function benchTokenization(): Promise<TokenizationBench> {
   const encoding = (option("--encoding") ?? "cl100k_base") as EncodingName;
   const result: TokenizationBench = {
     speeds: TEXTS.flatMap((text) => compareSpeeds(text, encoding, runs)),
+    kinds: KINDS.flatMap((kind) => TEXTS.map((text) => compareKind(kind, text, runs))),
     divergences: await Promise.all(
       (["tokenthrift", "gpt-tokenizer", "js-tiktoken"] as const).map((l) => diverge(l, encoding)),
     ),
@@ -135,6 +154,31 @@ async function load(library: Library, encoding: EncodingName): Promise<Subject> 
   }
 }
 
+/** Reads a text in parts of 10,000 characters: the peer's Unigram cannot take a long one. */
+async function loadKind(kind: Kind, library: "own" | "peer"): Promise<Pick<Subject, "encode">> {
+  const path = new URL(`../test/fixtures/tokenizers/${kind}.tokenizer.json`, import.meta.url);
+  const file = JSON.parse(readFileSync(path, "utf8"));
+  let encode: Subject["encode"];
+  if (library === "own") {
+    const tokenizer = readHuggingFaceTokenizer(file);
+    encode = (text) => tokenizer.encode(text);
+  } else {
+    const { Tokenizer } = await import("@huggingface/tokenizers");
+    const peer = new Tokenizer(file, {});
+    encode = (text) => peer.encode(text, { add_special_tokens: false }).ids;
+  }
+  return {
+    encode: (text) => {
+      const ids: number[] = [];
+      for (let start = 0; start < text.length; start += 10_000) {
+        const part = encode(text.slice(start, start + 10_000));
+        for (let i = 0; i < part.length; i++) ids.push(part[i]!);
+      }
+      return ids;
+    },
+  };
+}
+
 interface Sample {
   readonly loadSeconds: number;
   readonly cold: number;
@@ -148,10 +192,10 @@ function textOf(name: TextName): string {
 }
 
 /** One sample, in this process. */
-async function sample(library: Library, encoding: EncodingName, name: TextName): Promise<Sample> {
+async function sample(name: TextName, load: () => Promise<Pick<Subject, "encode">>): Promise<Sample> {
   const text = textOf(name);
   let start = cpuSeconds();
-  const { encode } = await load(library, encoding);
+  const { encode } = await load();
   const loadSeconds = cpuSeconds() - start;
   start = cpuSeconds();
   const ids = encode(text);
@@ -189,6 +233,24 @@ function compareSpeeds(text: TextName, encoding: EncodingName, runs: number): Sp
       identical: own[0]!.tokens === reference.tokens && own[0]!.checksum === reference.checksum,
     };
   });
+}
+
+function compareKind(kind: Kind, text: TextName, runs: number): KindSpeed {
+  const characters = textOf(text).length;
+  const samples = Array.from({ length: runs }, () =>
+    (["own", "peer"] as const).map((library): Sample => inFreshProcess("kind", library, kind, text)),
+  );
+  const [own, peer] = [0, 1].map((side) => samples.map((pair) => pair[side]!)) as [Sample[], Sample[]];
+  const cold = (of: Sample[]): number => characters / median(of.map((s) => s.cold));
+  const warm = (of: Sample[]): number => characters / median(of.flatMap((s) => s.warm));
+  return {
+    kind,
+    text,
+    tokens: own[0]!.tokens,
+    cold: [cold(own), cold(peer)],
+    warm: [warm(own), warm(peer)],
+    identical: own[0]!.tokens === peer[0]!.tokens && own[0]!.checksum === peer[0]!.checksum,
+  };
 }
 
 async function diverge(library: Library, encoding: EncodingName): Promise<Divergence> {
@@ -270,7 +332,7 @@ function option(name: string): string | undefined {
   return at < 0 ? undefined : process.argv[at + 1];
 }
 
-function print({ speeds, divergences, growth, training }: TokenizationBench, encoding: EncodingName): void {
+function print({ speeds, kinds, divergences, growth, training }: TokenizationBench, encoding: EncodingName): void {
   const millions = (value: number): string => (value / 1e6).toFixed(2).padStart(8);
   for (const text of TEXTS) {
     const rows = speeds.filter((speed) => speed.text === text);
@@ -286,6 +348,14 @@ function print({ speeds, divergences, growth, training }: TokenizationBench, enc
           `${times(row.warm, peer.warm)}  ${row.loadSeconds.toFixed(2).padStart(8)}   ${row.identical ? "identical" : "differ"}`,
       );
     }
+  }
+  console.log("\nmillion characters per CPU second, first pass and later ones, and times @huggingface/tokenizers");
+  for (const { kind, text, cold, warm, identical } of kinds) {
+    const times = ([own, peer]: readonly [number, number]): string =>
+      `${millions(own)} x ${(own / peer).toFixed(1).padStart(5)}`;
+    console.log(
+      `${kind.padEnd(11)} ${text.padEnd(17)} ${times(cold)}  ${times(warm)}   ids ${identical ? "identical" : "differ"}`,
+    );
   }
   console.log(`\n${encoding}: ids that differ from tiktoken's; texts lost in a round trip`);
   for (const row of divergences) {
@@ -307,11 +377,15 @@ function print({ speeds, divergences, growth, training }: TokenizationBench, enc
 }
 
 async function child(task: string | undefined, ...args: string[]): Promise<void> {
-  const [library, encoding, text] = args;
+  const [library, which, text] = args;
   const result =
     task === "training"
       ? measureTraining()
-      : await sample(library as Library, encoding as EncodingName, text as TextName);
+      : await sample(text as TextName, () =>
+          task === "kind"
+            ? loadKind(which as Kind, library as "own" | "peer")
+            : load(library as Library, which as EncodingName),
+        );
   process.stdout.write(JSON.stringify(result));
 }
 

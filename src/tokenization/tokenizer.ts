@@ -5,6 +5,10 @@
  * `decode` concatenates them again, so `decode(encode(text)) === text` for every well-formed string. A tokenizer that
  * normalizes (`Bpe` where its file says NFC) gives `text.normalize("NFC")` back, special and added tokens found in the text
  * keeping their own spelling and the stretches between them normalized each by itself.
+ *
+ * That holds for `Bpe`, `BpeDropout`, `SentencePieceBpe` and for `Unigram` with byte fallback and no prefix space (the
+ * defaults of its training). `WordPiece` forgets white space, and it and a `Unigram` without byte fallback lose characters
+ * they do not know: their files say what comes back.
  */
 
 /**

@@ -16,6 +16,8 @@
  * the text that spells them ("<0x41>" is six characters here, as in SentencePiece), and U+2581, which stands for the space
  * in files, is an ordinary character in texts: both for the sake of exact round trips. Sampling is SentencePiece's law;
  * Hugging Face's compounds alpha. Decoding turns cut characters into one U+FFFD, there one for each byte.
+ * Of segmentations with exactly the same score (the same pieces in another order) the choice is that of Hugging Face's
+ * library in Rust; its npm package sums over the whole text and there rounding decides.
  *
  * **Unlike** `bpe.ts`: a law over all segmentations instead of a list of merges, and characters instead of bytes; with
  * `prefixSpace` decoding drops the leading space, whoever put it there; without byte fallback unknown text is lost.
