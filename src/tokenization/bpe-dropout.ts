@@ -11,9 +11,9 @@
  * p = 0 is `Bpe`, p = 1 leaves bytes. Merges that apply are asked in order of rank (of equals the leftmost first), so a
  * step draws 1 / (1 - p) numbers in the mean however long the piece; a heap holds what is asked later.
  *
- * **Deviations**: none from the paper. Hugging Face's and SentencePiece's implementations differ from it: a merge left out
- * is not asked again there until its neighbours change. With p > 0 a piece that is a token as a whole, but that merging
- * cannot reach (tiktoken's rule), is merged like any other.
+ * **Deviations**: none from the paper. Published implementations have other laws: Hugging Face's asks pairs again that are
+ * already gone, SentencePiece's forgets a pair once it was left out, until a neighbour changes. With p > 0 a piece that is
+ * a token as a whole, but that merging cannot reach (tiktoken's rule), is merged like any other.
  *
  * **Unlike** `bpe.ts`: a law over segmentations instead of one, a function of text and seed.
  *

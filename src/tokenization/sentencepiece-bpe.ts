@@ -22,6 +22,7 @@ import { BpeMerger } from "./bpe-merger.ts";
 import { PairTable } from "./pair-table.ts";
 import { TokenTable } from "./token-table.ts";
 import type { EncodeOptions, Tokenizer } from "./tokenizer.ts";
+import { byteName } from "./unigram-definition.ts";
 
 const SOURCE = "llama2.c tokenizer";
 const FIRST_BYTE = 3;
@@ -193,8 +194,4 @@ function rankByScore(pieces: TokenTable, scores: Float32Array): { ranks: PairTab
     }
   });
   return { ranks, results };
-}
-
-function byteName(byte: number): string {
-  return `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`;
 }
