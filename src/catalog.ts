@@ -124,7 +124,7 @@ export const catalog: readonly Technique[] = [
       "p = 0 is BPE, p = 1 leaves bytes; the vocabulary and decoding are BPE's. It is meant for training text; at inference " +
         "one uses p = 0. It costs tokens: at p = 0.1 unseen declarations carry 2.28 bytes per token, not 2.60.",
       "Deviations: none from the paper, whose law the tests enumerate. Hugging Face's and SentencePiece's implementations " +
-        "do not ask a merge again that was left out, and have another law.",
+        "have slightly other laws.",
     ],
     run: {
       kind: "tokenization",
