@@ -1,8 +1,14 @@
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { ArgumentError, ContextOverflowError } from "../../src/errors.ts";
+import { ArgumentError, ContextOverflowError, FormatError } from "../../src/errors.ts";
+import { heldOutPrompts } from "../../src/held-out-prompts.ts";
 import { Engine } from "../../src/model/engine.ts";
+import { surprise } from "../../src/model/evaluation.ts";
 import { type LanguageModel, row, type Session } from "../../src/model/language-model.ts";
+import { loadEmbedded } from "../../src/model/load.ts";
 import { TableModel } from "../../src/model/table-model.ts";
 import {
   ChainDrafter,
@@ -10,11 +16,13 @@ import {
   type ExitScheduleOptions,
   exitSchedule,
   generateAll,
+  loadSkipDecode,
   RsdSDrafter,
   skipDecode,
   skipDecodeBatch,
   verifyLossless,
 } from "../../src/speculative/index.ts";
+import { partFiles, serializePart } from "../../src/speculative/trained-parts.ts";
 import { config, lively } from "../model/lively-decoders.ts";
 
 const eightLayers = { ...config, layers: 8 };
@@ -363,6 +371,63 @@ describe("what the proof of losslessness says of it", () => {
     const session = skipDecode(TableModel.random({ vocabularySize: 5 }), exitSchedule(card)).openSession();
     session.extend([1, 2, 3, 4]);
     expect(() => session.extend([1])).toThrow("A table has no layers");
+  });
+});
+
+describe("a decoder tuned to skip", () => {
+  it("comes from a folder with the schedule it was tuned under", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "tokenthrift-skipdecode-"));
+    try {
+      const write = async (details: unknown) => {
+        const bytes = serializePart({ kind: "skipdecode", weights: lively(eightLayers, 1), details });
+        await writeFile(join(folder, partFiles.weights), bytes);
+      };
+      await write({ config: eightLayers, schedule: card });
+      const { model: read, schedule } = await loadSkipDecode({ folder });
+      expect(columnsOf(3, 13).map(schedule.budget)).toEqual([8, 6, 6, 5, 5, 4, 4, 3, 3, 3]);
+      // 8 bits a weight: near, not the same.
+      const [got, expected] = [read, model].map((one) => one.openSession().extend(ids(6)).logits.data);
+      expect(difference(got!, expected!)).toBeGreaterThan(0);
+      expect(difference(got!, expected!)).toBeLessThan(0.2 * Math.max(...expected!));
+      read.close();
+
+      await write({ config: eightLayers });
+      await expect(loadSkipDecode({ folder })).rejects.toThrow(FormatError);
+      await write({ config: eightLayers, schedule: { ...card, least: 7 } });
+      await expect(loadSkipDecode({ folder })).rejects.toThrow(FormatError);
+      await write({ config: { ...eightLayers, heads: 5 }, schedule: card });
+      await expect(loadSkipDecode({ folder })).rejects.toThrow(FormatError);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
+  it("is better at it than the target it was made from, says that it is lossy, and costs less", async () => {
+    const { model: target, tokenizer } = await loadEmbedded("target");
+    const { model: tuned, schedule, training } = await loadSkipDecode();
+    const path = new URL("../../src/held-out-prompts.ts", import.meta.url);
+    // Text neither has seen: the start of this project's own prompts, 193 tokens.
+    const text = tokenizer.encode(await readFile(path, "utf8")).subarray(200, 200 + schedule.length + 1);
+    const nats = (scheduled: LanguageModel): number => {
+      const { logits } = scheduled.openSession().extend(text.subarray(0, schedule.length), { logits: "all" });
+      let bits = 0;
+      for (let next = schedule.promptLength; next < text.length; next++) {
+        bits += surprise(row(logits, next - 1), text[next]!);
+      }
+      return bits / (text.length - schedule.promptLength);
+    };
+    expect(nats(skipDecode(tuned, schedule))).toBeLessThan(nats(skipDecode(target, schedule)));
+    expect(training).toMatchObject({ objective: { schedule: { most: 4, least: 2, warmUp: 1 } } });
+
+    const prompt = tokenizer.encode(heldOutPrompts[0]!.text);
+    const scheduled = skipDecode(tuned, schedule, { promptLength: prompt.length });
+    const report = await generateAll(scheduled, prompt, { maxTokens: 96 });
+    const plain = await generateAll(target, prompt, { maxTokens: 96 });
+    expect(report.lossy).toBe(true);
+    expect(plain.lossy).toBe(false);
+    expect(report.cost.target.multiplyAdds).toBeLessThan(plain.cost.target.multiplyAdds);
+    target.close();
+    tuned.close();
   });
 });
 
