@@ -1,23 +1,35 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { FormatError } from "../../src/errors.ts";
 import { heldOutPrompts } from "../../src/held-out-prompts.ts";
 import { Engine } from "../../src/model/engine.ts";
 import type { LanguageModel, Matrix, Session } from "../../src/model/language-model.ts";
 import { isMatrix, row } from "../../src/model/language-model.ts";
-import { loadEmbedded } from "../../src/model/load.ts";
+import { loadEmbedded, type RunningDecoder } from "../../src/model/load.ts";
 import { TableModel } from "../../src/model/table-model.ts";
-import type { Drafter, EarlyExitPass, NestedModel, S2dOptions } from "../../src/speculative/index.ts";
+import type {
+  Drafter,
+  EarlyExitPass,
+  LoadedSortedDraft,
+  NestedModel,
+  S2dOptions,
+} from "../../src/speculative/index.ts";
 import {
-  ChainDrafter,
   Eagle2TreeDrafter,
   earlyExitModel,
   generate,
   generateAll,
   JointLaw,
+  loadSkipDecode,
+  loadSortedDraft,
   ModelDrafter,
   residualLaw,
   S2dDrafter,
 } from "../../src/speculative/index.ts";
+import { partFiles, readPart, serializePart } from "../../src/speculative/trained-parts.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { draftOf, itIsLossless, target as tableTarget, unlike } from "./lossless-drafter.ts";
 import { nestedTable } from "./nested-table.ts";
@@ -388,30 +400,87 @@ class ArgMaxStatedAsDrawn extends ModelDrafter {
   }
 }
 
-describe("on embedded models", () => {
-  it("one draft serves the target and a model of another size, whose own text each remains", async () => {
-    // Its own lowest layers, trained for nothing of the kind: bad guesses, and the same text.
-    const [large, small] = [await loadEmbedded("target"), await loadEmbedded("draft")];
-    const thresholds = [0.5, 0.5];
-    for (const { model } of [large, small]) {
-      for (const { text } of heldOutPrompts.slice(0, 2)) {
-        const prompt = large.tokenizer.encode(text);
-        const plain = await generateAll(model, prompt, { maxTokens: 24 });
-        const depths = new Set<number>();
-        const options = { exits: [1, 2, 3], thresholds, onPass: ({ exit }: EarlyExitPass) => depths.add(exit) };
-        for (const drafter of [
-          new S2dDrafter(large.model, options),
-          new Eagle2TreeDrafter(earlyExitModel(large.model, options), { maxDepth: 4 }),
-          new ChainDrafter(earlyExitModel(large.model, { exits: [2] })),
-        ]) {
-          const report = await generateAll(model, prompt, { maxTokens: 24, drafter });
-          expect(report.tokens).toEqual(plain.tokens);
-          expect(report.drafted).toBeGreaterThan(0);
-        }
-        expect(depths.size).toBeGreaterThan(1);
-      }
+describe("the sorted draft that comes with the package", () => {
+  let draft: LoadedSortedDraft;
+  /** The embedded pair, and the target tuned for SkipDecode, at full depth. */
+  const targets: RunningDecoder[] = [];
+  let prompts: Uint32Array[];
+  beforeAll(async () => {
+    draft = await loadSortedDraft();
+    for (const which of ["target", "draft"] as const) {
+      const { model, tokenizer } = await loadEmbedded(which);
+      targets.push(model);
+      prompts = heldOutPrompts.slice(0, 4).map(({ text }) => tokenizer.encode(text));
     }
-    large.model.close();
-    small.model.close();
+    targets.push((await loadSkipDecode()).model);
+  });
+  afterAll(() => {
+    for (const model of [draft.model, ...targets]) model.close();
+  });
+
+  /** Tokens and target passes of greedy text, equal to plain decoding's, and the passes that drafted it. */
+  async function run(target: LanguageModel, drafterOf: (onPass: (pass: EarlyExitPass) => void) => Drafter) {
+    const passes: EarlyExitPass[] = [];
+    let [tokens, targetPasses] = [0, 0];
+    for (const prompt of prompts) {
+      const plain = await generateAll(target, prompt, { maxTokens: 24 });
+      const drafter = drafterOf((pass) => passes.push(pass));
+      const report = await generateAll(target, prompt, { maxTokens: 24, drafter });
+      expect(report.tokens).toEqual(plain.tokens);
+      tokens += report.tokens.length;
+      targetPasses += report.targetPasses;
+    }
+    const layerCalls = passes.reduce((sum, pass) => sum + pass.layerCalls, 0);
+    return { tokensPerPass: tokens / targetPasses, passes, layerCallsPerToken: layerCalls / tokens };
+  }
+
+  it("serves three models, fine-tuned for none: the text of each remains, as chain and as tree", async () => {
+    const options = { exits: draft.exits, thresholds: [0.5, 0.5] };
+    for (const target of targets) {
+      const chain = await run(target, (onPass) => new S2dDrafter(draft.model, { ...options, onPass }));
+      expect(new Set(chain.passes.map(({ exit }) => exit))).toEqual(new Set(draft.exits));
+      const model = (onPass: (pass: EarlyExitPass) => void) => earlyExitModel(draft.model, { ...options, onPass });
+      const tree = await run(target, (onPass) => new Eagle2TreeDrafter(model(onPass), { maxDepth: 4 }));
+      for (const { tokensPerPass } of [chain, tree]) expect(tokensPerPass).toBeGreaterThan(1.4);
+    }
+  });
+
+  it("takes fewer layers with exits than without, and guesses better after one layer than an untuned model", async () => {
+    const drafter = (model: NestedModel, exits: readonly number[]) => (onPass: (pass: EarlyExitPass) => void) =>
+      new S2dDrafter(model, { exits, onPass, adaptive: false });
+    const [target] = targets as [RunningDecoder];
+    const adaptive = await run(target, drafter(draft.model, [1, 2, 3]));
+    const deep = await run(target, drafter(draft.model, [3]));
+    expect(adaptive.layerCallsPerToken).toBeLessThan(0.9 * deep.layerCallsPerToken);
+    const shallow = await run(target, drafter(draft.model, [1]));
+    const untuned = await run(target, drafter(target, [1]));
+    expect(shallow.tokensPerPass).toBeGreaterThan(untuned.tokensPerPass + 0.2);
+  });
+
+  it("predicts held-out text better the deeper the exit, as its record says", () => {
+    const { heldOutBitsPerToken } = draft.training as { heldOutBitsPerToken: { bitsPerToken: number[] } };
+    const [one, two, three] = heldOutBitsPerToken.bitsPerToken as [number, number, number];
+    expect(one).toBeGreaterThan(two);
+    expect(two).toBeGreaterThan(three);
+    expect(three).toBeGreaterThan(1);
+  });
+
+  it("is refused where its metadata is damaged", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "tokenthrift-draft-"));
+    try {
+      const { weights, details } = await readPart("sorted-draft");
+      for (const [changes, problem] of [
+        [{ exits: undefined }, /no exits/],
+        [{ exits: [1, 4] }, /exits/],
+        [{ config: { ...draft.model.config, heads: 0 } }, /heads/],
+      ] as const) {
+        const damaged = { kind: "sorted-draft", weights, details: { ...(details as object), ...changes } } as const;
+        await writeFile(join(folder, partFiles.weights), serializePart(damaged));
+        await expect(loadSortedDraft({ folder })).rejects.toThrow(FormatError);
+        await expect(loadSortedDraft({ folder })).rejects.toThrow(problem);
+      }
+    } finally {
+      await rm(folder, { recursive: true });
+    }
   });
 });
