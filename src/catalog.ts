@@ -654,6 +654,48 @@ export const catalog: readonly Technique[] = [
     },
   },
   {
+    name: "s2d",
+    title: "S2D: sorted speculative decoding",
+    paper: {
+      title: "S2D: Sorted Speculative Decoding For More Efficient Deployment of Nested Large Language Models",
+      arXiv: "2407.01955",
+      year: 2024,
+    },
+    family: "speculative",
+    module: "src/speculative/s2d.ts",
+    command: "tokenthrift run s2d --gamma 5 --max-tokens 48",
+    example: "examples/s2d.ts",
+    saves: "target passes per token, and layers of the draft model",
+    exact: "lossless",
+    summary: "One draft model for many targets, trained so that guesses may leave it at several depths.",
+    explain: [
+      "How deep a draft model should be depends on its target: where a target pass costs little, guesses have to be cheap; " +
+        "where it costs much, they have to be right. Instead of a draft model per target there is one here, three layers, " +
+        "trained so that one, two and three of them predict text, with one norm and one output head for all (sorted " +
+        "fine-tuning). No target took part, so it serves every target of its vocabulary.",
+      "  leave after layer e  if  max q_e > threshold of e,   or e is the last",
+      "Easy tokens leave early. Their states wait where they left, and run through the layers above, all in one pass, once a " +
+        "later token goes deeper and must attend to them: nothing is approximated. The decision looks at the largest " +
+        "probability, never at the token drawn, so guesses have the law of the exit they left at, which verification is " +
+        "told: the text has exactly the target's law. Drafts grow by two guesses when accepted whole and shrink by one " +
+        "otherwise, unless their number is given.",
+      "What it costs: draft layers one after another, counted by `onPass`. Which thresholds are best moves to deeper exits as " +
+        "a target pass gets dearer (examples/s2d.ts models it); for any one target a fixed depth can do as well.",
+      "Deviations: the released code takes the arg-max and states the draft's probabilities as its law, which is biased when " +
+        "sampling; here guesses are drawn, or stated as chosen. The prompt waits like any token; the released code runs it " +
+        "through all layers. The draft is the embedded target's first three layers, tuned on its text, stored in 8 bits.",
+    ],
+    run: {
+      kind: "generation",
+      uses: ["gamma"],
+      method: async ({ gamma }) => {
+        const { loadSortedDraft, S2dDrafter } = await import("./speculative/index.ts");
+        const { model, exits } = await loadSortedDraft();
+        return { drafter: new S2dDrafter(model, { exits, ...(gamma !== undefined && { gamma, adaptive: false }) }) };
+      },
+    },
+  },
+  {
     name: "prompt-lookup",
     title: "Prompt lookup decoding",
     paper: null,

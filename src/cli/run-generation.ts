@@ -1,6 +1,6 @@
 /** `run` for methods of generation: the text, who wrote which token, what it cost, and whether it is plain decoding's. */
 import type { TechniqueRun } from "../catalog.ts";
-import { heldOutPrompts } from "../held-out-prompts.ts";
+import { calibrationPrompts } from "../held-out-prompts.ts";
 import { addCosts } from "../model/language-model.ts";
 import { type GenerateOptions, generate, type Report, type SamplingOptions } from "../speculative/index.ts";
 import type { Input } from "./command-line.ts";
@@ -9,7 +9,7 @@ import { grouped, type Io, painter, printable, table, textWidth, wrap, writeJson
 
 export async function runGeneration(
   name: string,
-  { uses, method }: Extract<TechniqueRun, { kind: "generation" }>,
+  run: Extract<TechniqueRun, { kind: "generation" | "model" }>,
   text: string,
   input: Input,
   { stdout, env }: Io,
@@ -19,6 +19,7 @@ export async function runGeneration(
 
   const { loadModel, requireSameTokenizer } = await import("./loaded-model.ts");
   const target = await loadModel(input.text("model"), "target");
+  const uses = run.kind === "generation" ? run.uses : [];
   const draft = uses.includes("draft") ? await loadModel(input.text("draft"), "draft") : undefined;
   if (draft !== undefined) requireSameTokenizer(target, draft);
   const { model, tokenizer } = target;
@@ -35,21 +36,26 @@ export async function runGeneration(
     seed: seed ?? 0,
     ...(end !== undefined && { stopTokens: [end] }),
   };
-  const part = await method({
-    ...(gamma !== undefined && { gamma }),
-    ...(draft && { draft: draft.model }),
-    target: model,
-    sampling,
-    calibration: heldOutPrompts
-      .filter((held) => held.text !== text)
-      .map((held) => tokenizer.encode(held.text))
-      .filter((ids) => ids.length <= model.contextLength / 2),
-  });
+  const part =
+    run.kind === "model"
+      ? {}
+      : await run.method({
+          ...(gamma !== undefined && { gamma }),
+          ...(draft && { draft: draft.model }),
+          target: model,
+          sampling,
+          calibration: calibrationPrompts
+            .map((prompt) => tokenizer.encode(prompt.text))
+            .filter((ids) => ids.length <= model.contextLength / 2),
+        });
+  const own = run.kind === "model" ? await run.open(prompt.length) : model;
 
-  const { report, steps } = runToEnd(generate(model, prompt, { ...options, ...part }));
+  const { report, steps } = runToEnd(generate(own, prompt, { ...options, ...part }));
   const greedy = (temperature ?? 0) === 0;
   const plain = name === "plain-decoding" ? undefined : runToEnd(generate(model, prompt, options)).report;
   const identical = plain === undefined || !greedy ? undefined : sameTokens(report.tokens, plain.tokens);
+  /** A model that only approximates the target may differ from it. */
+  const broken = identical === false && own.lossy !== true;
   draft?.model.close();
   model.close();
 
@@ -67,7 +73,7 @@ export async function runGeneration(
       ...(plain && { plain: { targetPasses: plain.targetPasses, cost: plain.cost } }),
       ...(identical !== undefined && { identicalToPlainDecoding: identical }),
     });
-    return identical === false ? 1 : 0;
+    return broken ? 1 : 0;
   }
 
   const { paint, enabled } = painter(stdout, env);
@@ -84,21 +90,33 @@ export async function runGeneration(
   }
   stdout.write(`${counts(report, plain)}\n`);
   if (report.positions.length > 0) stdout.write(`\n${acceptance(report)}\n`);
-  const verdict =
-    plain === undefined
-      ? ""
-      : identical === undefined
-        ? wrap(
-            report.lossy
-              ? "LOSSY: sampled, and verified by a rule that does not keep the target's law. The text is not one that " +
-                  "plain decoding would draw as often."
-              : "Sampled: the text differs from plain decoding's by chance, its law does not. The proof is a test " +
-                  "against an enumerated law: test/speculative/conformance.test.ts",
-            textWidth(stdout),
-          )
-        : `identical to plain decoding, token for token: ${identical ? "yes" : "NO"}`;
+  const verdict = plain === undefined ? "" : wrap(verdictOn(report, plain, identical, own.lossy), textWidth(stdout));
   if (verdict !== "") stdout.write(`\n${verdict}\n`);
-  return identical === false ? 1 : 0;
+  return broken ? 1 : 0;
+}
+
+function verdictOn(
+  report: Report,
+  plain: Report,
+  identical: boolean | undefined,
+  otherModel: boolean | undefined,
+): string {
+  if (otherModel && identical !== undefined) {
+    const first = report.tokens.findIndex((token, i) => token !== plain.tokens[i]);
+    const alike = first < 0 ? report.tokens.length : first;
+    return `LOSSY: another text than plain decoding's is to be expected. The first ${alike} of ${report.tokens.length} tokens are the same.`;
+  }
+  if (identical !== undefined) return `identical to plain decoding, token for token: ${identical ? "yes" : "NO"}`;
+  if (report.lossy) {
+    const why = otherModel
+      ? "by a model that approximates the target"
+      : "and verified by a rule that does not keep the target's law";
+    return `LOSSY: sampled, ${why}. The text is not one that plain decoding would draw as often.`;
+  }
+  return (
+    "Sampled: the text differs from plain decoding's by chance, its law does not. The proof is a test " +
+    "against an enumerated law: test/speculative/conformance.test.ts"
+  );
 }
 
 function counts(report: Report, plain: Report | undefined): string {

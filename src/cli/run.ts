@@ -44,6 +44,7 @@ export const runCommand: Command = {
 const understood = {
   tokenization: ["prompt", "file", "model", "max-tokens", "json"],
   generation: ["prompt", "file", "model", "max-tokens", "temperature", "top-k", "top-p", "seed", "json"],
+  model: ["prompt", "file", "max-tokens", "temperature", "top-k", "top-p", "seed", "json"],
 } as const;
 
 /** An option that would be ignored is a misunderstanding: better said than passed over. */
