@@ -877,8 +877,8 @@ export const catalog: readonly Technique[] = [
       "The tokens are NOT those of the full network, and nothing checks them. An ordinary model breaks when layers are " +
         "skipped; the one that runs here is the embedded target, tuned as a whole under the schedule. What is lost all the " +
         "same stands in models/skipdecode/training.json, beside other schedules: held-out text takes 1.42 bits per byte in " +
-        "place of 1.36, without the warm-up layer 3.79, leaving at the bottom 1.81. Three layers in every column take 1.39: " +
-        "on four layers the falling budget is not what helps. The schedule does not see the text: a hard token late in it " +
+        "place of 1.36. The same network under schedules it was not tuned for takes 3.79 without the warm-up layer, 1.81 " +
+        "leaving at the bottom, and 1.39 with three layers in every column: here the falling budget is not what helps. The schedule does not see the text: a hard token late in it " +
         "gets as little as an easy one.",
       "Deviations: the paper leaves open whether the prompt runs all layers or the most a later column may; here it is all. " +
         "The rows of a batch run one after another. The tuned weights are stored in 8 bits.",
