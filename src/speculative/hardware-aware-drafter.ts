@@ -6,11 +6,12 @@
  *
  *     n* = argmax over n of  E[tokens | n, state] / E[cost | n, state]          plain decoding is n = 1: 1 token for 1
  *
- * Expectations are running means over verified steps. A verified draft tells what smaller ones would have brought, since
- * the path is cut where the nodes end: tokens(n) = 1 + nodes of the path among the first n. The next larger budget is
- * believed to go on as the last one did, until it is tried. Means are kept apart by what came before the step: no
- * guesses, a draft turned away, or one, two, three and more drafts accepted whole in a row. For text that is being copied
- * goes on being copied, and a draft that was wrong is often followed by another.
+ * Expectations are running means over verified steps, of what each stretch of nodes between two budgets adds. tokens(n) =
+ * 1 + nodes of the path among the first n, so a verified draft tells what smaller ones would have brought, and a larger
+ * one is never believed to bring less. A stretch not tried yet is believed to go on as the one before it did, and that
+ * belief counts as one step once it is tried. Means are kept apart by what came before the step: no guesses, a draft
+ * turned away, or one, two, three and more drafts accepted whole in a row. For text that is being copied goes on being
+ * copied, and a draft that was wrong is often followed by another.
  *
  * Trying costs. The account `balance` holds what speculation has saved, in passes, plus 1 % of the tokens generated and a
  * few passes to begin with; whatever would overdraw it is not tried. So in these costs it is never slower than plain
@@ -58,10 +59,10 @@ const allowance = 0.01;
 /** Longest pause between tries where guesses do not pay, in steps. */
 const longestPause = 64;
 
-/** Running means of what a budget brings and costs. */
+/** Running means of what a budget brings and costs beyond the next smaller one. */
 interface Expectation {
   readonly nodes: number;
-  tokens: number;
+  gain: number;
   cost: number;
   /** Steps behind the means; 0: none yet. */
   steps: number;
@@ -87,8 +88,8 @@ class Experience {
     this.#expected = Array.from({ length: longestStreak + 1 }, () =>
       this.#budgets.map((nodes, i) => ({
         nodes,
-        tokens: 1 + prior,
-        cost: this.#cost(nodes),
+        gain: prior,
+        cost: this.#cost(nodes) - this.#cost(this.#budgets[i - 1] ?? 1),
         steps: i === 0 ? priorSteps : 0,
       })),
     );
@@ -102,19 +103,20 @@ class Experience {
     const expected = this.#expected[state]!;
     let nodes = 1;
     let best = 1;
-    let [lastNodes, lastTokens, perNode] = [1, 1, 0];
-    for (const { nodes: size, tokens: seen, cost: mean, steps } of expected) {
+    let [lastNodes, tokens, cost, perNode] = [1, 1, this.#cost(1), 0];
+    for (const { nodes: size, gain: seen, cost: mean, steps } of expected) {
       const tried = steps > 0;
-      // A budget not tried yet goes on as the one before it did.
-      const tokens = tried ? seen : lastTokens + perNode * (size - lastNodes);
-      const rate = tokens / (tried ? mean : this.#cost(size));
+      const gain = tried ? seen : perNode * (size - lastNodes);
+      tokens += gain;
+      cost += tried ? mean : this.#cost(size) - this.#cost(lastNodes);
+      const rate = tokens / cost;
       if (rate > best && this.#cost(size) - 1 <= this.#balance) {
         best = rate;
         nodes = size;
       }
       if (!tried) break;
-      perNode = (tokens - lastTokens) / (size - lastNodes);
-      [lastNodes, lastTokens] = [size, tokens];
+      perNode = gain / (size - lastNodes);
+      lastNodes = size;
     }
     if (nodes > 1) return nodes;
     // Nothing pays as far as is known; the smallest draft finds out whether that still holds.
@@ -132,15 +134,23 @@ class Experience {
     this.#balance = Math.min(mostBalance, this.#balance + path.length * (1 + allowance) - spent);
     if (budget === 1) return;
     if (path.length > spent) this.#pause = 1;
+    let [lastNodes, perNode] = [1, 0];
     for (const one of this.#expected[state]!) {
       // A larger budget than was given would have brought more nodes, unless the drafter had no more to say.
       if (one.nodes > budget && nodes === budget) break;
-      let tokens = 0;
-      for (const node of path) if (node < one.nodes) tokens++;
+      if (one.steps === 0) {
+        one.gain = perNode * (one.nodes - lastNodes);
+        one.steps = 1;
+      }
+      let gain = 0;
+      for (const node of path) if (node >= lastNodes && node < one.nodes) gain++;
       const weight = Math.max(leastWeight, 1 / (one.steps + 1));
-      one.tokens += weight * (tokens - one.tokens);
-      one.cost += weight * (this.#cost(Math.min(one.nodes, nodes)) - one.cost);
+      one.gain += weight * (gain - one.gain);
+      const cost = this.#cost(Math.min(one.nodes, nodes)) - this.#cost(Math.min(lastNodes, nodes));
+      one.cost += weight * (cost - one.cost);
       one.steps++;
+      perNode = one.gain / (one.nodes - lastNodes);
+      lastNodes = one.nodes;
     }
   }
 

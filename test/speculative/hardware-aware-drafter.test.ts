@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { ArgumentError } from "../../src/errors.ts";
+import { heldOutEdits } from "../../src/held-out-edits.ts";
+import { loadEmbedded } from "../../src/model/load.ts";
 import { TableModel } from "../../src/model/table-model.ts";
 import { HardwareAwareDrafter, type HardwareAwareOptions } from "../../src/speculative/hardware-aware-drafter.ts";
 import {
@@ -7,6 +9,7 @@ import {
   type Drafter,
   generate,
   generateAll,
+  promptLookupDrafter,
   type Report,
   verifyLossless,
 } from "../../src/speculative/index.ts";
@@ -52,6 +55,26 @@ describe("the hardware-aware drafter", () => {
         expect(cost / maxTokens).toBeLessThan(1.03);
       }
     }
+  });
+
+  it("leaves hardly anything to its drafter where passes are flat: one bad step makes no size look useless for good", async () => {
+    const { model, tokenizer } = await loadEmbedded("target");
+    const tokensPerPass = async (drafter: Drafter): Promise<number> => {
+      let [tokens, passes] = [0, 0];
+      for (const { original, edited } of heldOutEdits) {
+        const report = await generateAll(model, tokenizer.encode(original + edited), { drafter, maxTokens: 48 });
+        tokens += report.tokens.length;
+        passes += report.targetPasses;
+      }
+      return tokens / passes;
+    };
+    const inner = promptLookupDrafter({ maxNgramSize: 3, predictedTokens: 15 });
+    const alone = await tokensPerPass(inner);
+    expect(alone).toBeGreaterThan(2);
+    expect(await tokensPerPass(new HardwareAwareDrafter(inner, { passCosts: flatPassCosts }))).toBeGreaterThan(
+      0.93 * alone,
+    );
+    model.close();
   });
 
   it("guesses far ahead where passes are flat and guesses right, and not at all where nothing can be won", async () => {
