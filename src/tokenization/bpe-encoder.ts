@@ -96,7 +96,8 @@ export class BpeEncoder {
   }
 }
 
-function scannerOf(pattern: SplitPattern): Scanner | undefined {
+/** Where the named patterns end a piece; undefined for an expression of the caller's. */
+export function scannerOf(pattern: SplitPattern): Scanner | undefined {
   if (pattern === "gpt2") return scanGpt2;
   if (pattern === "cl100k") return scanCl100k;
   if (pattern === "o200k") return scanO200k;

@@ -6,8 +6,20 @@ export type { BpeDefinition } from "./bpe-definition.ts";
 export { BpeDropout, type BpeDropoutEncodeOptions } from "./bpe-dropout.ts";
 export type { Merge, TieRule } from "./bpe-trainer.ts";
 export type { BpeTrainingOptions } from "./bpe-training.ts";
+export {
+  type DynamicMerge,
+  type DynamicMergingOptions,
+  type MergeableTokenizer,
+  type MergedBatch,
+  type MergedRow,
+  type MergingCost,
+  mergeBatch,
+  mergesForReduction,
+  reductionOf,
+} from "./dynamic-merging.ts";
 export { readHuggingFaceTokenizer } from "./hugging-face.ts";
 export type { HuggingFaceTokenizer } from "./hugging-face-format.ts";
+export { type MergeBoundary, mergeBoundaries } from "./merge-boundaries.ts";
 export { SentencePieceBpe, type SentencePieceEncodeOptions } from "./sentencepiece-bpe.ts";
 export { type SplitPattern, type SplitPatternName, splitText } from "./split-patterns.ts";
 export { StreamingDecoder } from "./streaming-decoder.ts";
