@@ -1,5 +1,18 @@
 /** Other tokens than a model was trained on: embeddings predicted for them, and the model run over them. */
 
+export {
+  addByteCosts,
+  BYTE_OUTCOMES,
+  type ByteCost,
+  type ByteGeneration,
+  type ByteGenerationOptions,
+  type ByteModel,
+  type ByteSession,
+  byteEnsemble,
+  byteLogProbability,
+  END_OF_TEXT,
+  generateBytes,
+} from "./byte-model.ts";
 export { EmbeddingCache, type EmbeddingCacheStatistics } from "./embedding-cache.ts";
 export {
   type EmbeddingPredictor,
@@ -9,6 +22,16 @@ export {
   meanOfPieces,
   randomEmbeddings,
 } from "./embedding-predictor.ts";
+export { type EncodingRules, type EncodingState, encodingRules } from "./encoding-rules.ts";
+export {
+  type ByteOptions,
+  ByteSampler,
+  type Cover,
+  coverEncodings,
+  exactBytes,
+} from "./exact-byte-probabilities.ts";
+export { Hypernetwork, type HypernetworkConfig, hypernetworkConfig } from "./hypernetwork.ts";
+export { type LoadedHypernetwork, type LoadHypernetworkOptions, loadHypernetwork } from "./load-hypernetwork.ts";
 export {
   continueGreedily,
   type MergedPrefillMeasurement,
@@ -18,3 +41,14 @@ export {
   mergedEmbeddings,
   prefillMerged,
 } from "./merged-prefill.ts";
+export { allEncodings, naivePrompt, type PromptRule, tokenHealing } from "./prompt-rules.ts";
+export { longestSurfaceForm, SurfaceForms } from "./surface-forms.ts";
+export { SampledTokenizer, sampleTokenizer, type TokenizerSamplerOptions } from "./tokenizer-sampler.ts";
+export {
+  bitsPerByte,
+  retokenized,
+  type TransferModel,
+  type TransferTokenizer,
+  targetTables,
+  vocabularyForms,
+} from "./tokenizer-transfer.ts";
