@@ -26,6 +26,7 @@ import type { TokenStreams } from "../training/sequences.ts";
 import { type Objective, Trainer, type TrainerOptions } from "../training/trainer.ts";
 import { runTraining, type TrainingOutcome } from "../training/training-run.ts";
 import { chimeraRecipe, medusaRecipe } from "./heads.ts";
+import { hypernetworkRecipe } from "./hypernetwork.ts";
 import { skipDecodeRecipe } from "./skipdecode.ts";
 import { sortedDraftRecipe } from "./sorted-draft.ts";
 
@@ -63,6 +64,7 @@ const recipes: Readonly<Record<PartKind, PartRecipe>> = {
   chimera: chimeraRecipe,
   "sorted-draft": sortedDraftRecipe,
   skipdecode: skipDecodeRecipe,
+  hypernetwork: hypernetworkRecipe,
 };
 
 export interface TrainPartOptions extends Omit<TrainEmbeddedOptions, "model"> {

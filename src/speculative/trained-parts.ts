@@ -21,7 +21,7 @@ import { checkExits } from "./s2d.ts";
 import { type ExitSchedule, type ExitScheduleOptions, exitSchedule } from "./skipdecode.ts";
 
 /** What is trained for the embedded target: a part's name is its folder's. */
-export const partKinds = ["medusa", "chimera", "sorted-draft", "skipdecode"] as const;
+export const partKinds = ["medusa", "chimera", "sorted-draft", "skipdecode", "hypernetwork"] as const;
 export type PartKind = (typeof partKinds)[number];
 
 /** Names of the files in a part's folder. */
