@@ -3,12 +3,14 @@
  * Each bench is also a script of its own.
  */
 import { benchDecode } from "./decode.ts";
+import { benchDynamicMerging } from "./dynamic-merging.ts";
 import { benchSpeculative } from "./speculative.ts";
 import { benchTokenization } from "./tokenization.ts";
 import { benchTraining } from "./training.ts";
 
 const benches: Readonly<Record<string, (options: { json?: boolean }) => Promise<unknown>>> = {
   tokenization: benchTokenization,
+  "dynamic-merging": benchDynamicMerging,
   training: benchTraining,
   decode: benchDecode,
   speculative: benchSpeculative,
