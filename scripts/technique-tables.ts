@@ -1,12 +1,12 @@
 /**
  * The cost tables of the technique pages: `npx tsx scripts/technique-tables.ts <comparison.json> ..` writes what
- * `tokenthrift bench speculative --out` measured between the markers of docs/techniques/*.md, one file per runner. What
- * SkipDecode loses is written from the record of its training.
+ * `tokenthrift bench speculative --out` measured between the markers of docs/techniques/*.md, one file per runner, and the
+ * techniques side by side into docs/results.md. What SkipDecode loses is written from the record of its training.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { ComparisonRow } from "../src/comparison/speculative.ts";
-import type { SpeculativeComparison } from "../src/comparison/speculative-report.ts";
+import { ceilingOf, type SpeculativeComparison, tableOf } from "../src/comparison/speculative-report.ts";
 import { writeFilesAtomic } from "../src/files.ts";
 
 const [begin, end] = ["<!-- figures:begin -->", "<!-- figures:end -->"];
@@ -82,6 +82,47 @@ function figuresOf(technique: string, { maxTokens, prompts, rows: all }: Specula
   ].join("\n");
 }
 
+/** All techniques side by side: docs/results.md. */
+function sideBySide({ maxTokens, prompts, rows: all }: SpeculativeComparison): string {
+  const parts: string[] = [];
+  const sets = Object.entries(prompts).map(([name, count]) => `${count} ${name}`);
+  parts.push(`${maxTokens} tokens after each prompt: ${sets.join(", ")}. Means over the sets.`);
+  for (const temperature of distinct(all.map((row) => row.temperature))) {
+    const own = all.filter((row) => row.temperature === temperature);
+    const { budgets, lines } = tableOf(own, ({ tokensPerPass }) => tokensPerPass);
+    parts.push(
+      `Temperature ${temperature}, tokens per target pass by guesses a pass:`,
+      table(
+        ["technique", ...budgets.map(String)],
+        lines.map(({ technique, values }) => [`\`${technique}\``, ...values.map(fixed)]),
+      ),
+    );
+  }
+  const greedy = comparisons.flatMap(({ rows }) => rows.filter(({ identical }) => identical !== null));
+  const same = greedy.filter(({ identical }) => identical).length;
+  parts.push(`Identical to plain decoding at temperature 0: ${same} of ${greedy.length} rows.`);
+  for (const { runs, passCosts, rows } of comparisons) {
+    const where = runs === "tensors" ? "the tensor decoder" : "the engine";
+    const curve = passCosts.nodes.map((nodes, i) => `${nodes}: ${fixed(passCosts.costs[i]!)}`).join(", ");
+    const { nodes, speedup } = ceilingOf(passCosts);
+    const own = rows.filter(({ temperature }) => temperature === 0);
+    const { budgets, lines } = tableOf(own, (row) => row.speedup);
+    const best = lines
+      .map(({ technique, values }) => ({ technique, speedup: Math.max(...values) }))
+      .reduce((a, b) => (b.speedup > a.speedup ? b : a));
+    parts.push(
+      `Seconds on ${where}, temperature 0: plain decoding's over the technique's. A pass over n tokens costs, in passes over ` +
+        `one: ${curve}. So a drafter that is always right and costs nothing would be ${fixed(speedup)} times as fast, with ` +
+        `${nodes - 1} guesses; of the techniques \`${best.technique}\` does best, ${fixed(best.speedup)}. Single rows take a few hundredths of a second and scatter by a tenth and more.`,
+      table(
+        ["technique", ...budgets.map(String)],
+        lines.map(({ technique, values }) => [`\`${technique}\``, ...values.map(fixed)]),
+      ),
+    );
+  }
+  return parts.join("\n\n");
+}
+
 /** What `training.json` of SkipDecode says of a network under a schedule. */
 interface UnderSchedule {
   readonly meanLayers: number;
@@ -125,13 +166,17 @@ function acceptanceByDepth(rows: readonly ComparisonRow[]): string {
 }
 
 const files: [string, string][] = [];
-for (const name of readdirSync(folder)) {
-  const path = join(folder, name);
+const pages = readdirSync(folder).map((name) => join(folder, name));
+for (const path of [...pages, join(root, "docs", "results.md")]) {
+  const name = basename(path);
   const page = readFileSync(path, "utf8");
   const [from, to] = [page.indexOf(begin), page.indexOf(end)];
   if (from < 0 || to < from) continue;
   const technique = basename(name, ".md");
-  const figures = technique === "skipdecode" ? skipDecodeFigures() : first && figuresOf(technique, first);
+  const figures =
+    technique === "skipdecode"
+      ? skipDecodeFigures()
+      : first && (name === "results.md" ? sideBySide(first) : figuresOf(technique, first));
   if (figures === undefined) {
     console.error(`${name}: not compared, left as it is`);
     continue;
