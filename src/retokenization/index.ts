@@ -43,6 +43,15 @@ export {
 } from "./merged-prefill.ts";
 export { allEncodings, naivePrompt, type PromptRule, tokenHealing } from "./prompt-rules.ts";
 export { longestSurfaceForm, SurfaceForms } from "./surface-forms.ts";
+export {
+  type BiasFigures,
+  type ContinuationFigures,
+  type ContinuationName,
+  continuations,
+  measureTokenizationBias,
+  type TokenizationBias,
+  type TokenizationBiasOptions,
+} from "./tokenization-bias.ts";
 export { SampledTokenizer, sampleTokenizer, type TokenizerSamplerOptions } from "./tokenizer-sampler.ts";
 export {
   bitsPerByte,

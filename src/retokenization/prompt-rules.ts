@@ -15,6 +15,7 @@
  * Worked example: merges b c, a b; "ab" is [ab]. Naive: [ab]. Healing: [] and then a token that begins with ab, [ab] again.
  * All encodings: [ab] and [a, bc].
  */
+import { joinBytes } from "../tokenization/token-table.ts";
 import { EncodingPath } from "./encoding-paths.ts";
 import type { EncodingRules } from "./encoding-rules.ts";
 import type { TokenOrder } from "./token-order.ts";
@@ -78,12 +79,11 @@ export const tokenHealing: PromptRule = ({ rules, order }, root, bytes) => {
   const token = rules.tokens[path.token]!;
   let range = order.all;
   for (let i = 0; i < token.length; i++) range = order.narrow(range, i, token[i]!);
-  const state = left.state!;
+  const before = bytes.subarray(0, left.end);
   const healed: EncodingPath[] = [];
   for (let place = range[0]; place < range[1]; place++) {
     const id = order.idAt(place);
-    const end = left.end + rules.tokens[id]!.length;
-    if (rules.admits(state, id)) healed.push(new EncodingPath(left, id, end, rules.advance(state, id)));
+    if (rules.admits(left.state!, id)) healed.push(behind(rules, left, id, joinBytes([before, rules.tokens[id]!])));
   }
   return healed;
 };
@@ -102,10 +102,13 @@ function encodingOf(
   let path = root;
   for (const id of [...rules.encode(text), ...singles]) {
     if (id === undefined) return undefined; // a vocabulary without single bytes
-    const end = path.end + rules.tokens[id]!.length;
-    // Only the bytes of a character that is not yet whole are remembered.
-    const cut = wholeCharacters(bytes.subarray(0, end)) < end;
-    path = new EncodingPath(path, id, end, cut ? rules.advance(path.state!, id) : rules.start);
+    path = behind(rules, path, id, bytes.subarray(0, path.end + rules.tokens[id]!.length));
   }
   return path;
+}
+
+/** A path one token longer, that remembers only the bytes of a character which is not yet whole. */
+function behind(rules: EncodingRules, path: EncodingPath, id: number, text: Uint8Array): EncodingPath {
+  const isCut = wholeCharacters(text) < text.length;
+  return new EncodingPath(path, id, text.length, isCut ? rules.advance(path.state!, id) : rules.start);
 }
