@@ -8,7 +8,7 @@ import { ArgumentError } from "./errors.ts";
 import type { EmbeddedTokenizer } from "./model/embedded.ts";
 import type { LanguageModel } from "./model/language-model.ts";
 import type { GenerateOptions, SamplingOptions } from "./speculative/index.ts";
-import type { Tokenizer } from "./tokenization/index.ts";
+import type { MergeableTokenizer, Tokenizer } from "./tokenization/index.ts";
 
 /** Where a technique was published. */
 export interface Paper {
@@ -30,6 +30,12 @@ export type TechniqueRun =
       readonly open: (tokenizerJson: object) => Promise<Tokenizer>;
       /** The embedded vocabulary it runs on where none is named; default: the embedded target's. */
       readonly embedded?: EmbeddedTokenizer;
+    }
+  | {
+      /** Merges the tokens of a text once more, by the text itself. */
+      readonly kind: "merging";
+      /** The tokenizer in the parsed content of a checkpoint's `tokenizer.json`. */
+      readonly open: (tokenizerJson: object) => Promise<Tokenizer & MergeableTokenizer>;
     }
   | {
       readonly kind: "generation";
@@ -205,6 +211,43 @@ export const catalog: readonly Technique[] = [
       kind: "tokenization",
       embedded: "unigram",
       open: async (json) => (await import("./tokenization/index.ts")).Unigram.fromHuggingFace(json),
+    },
+  },
+  {
+    name: "dynamic-merging",
+    title: "Dynamic merging: token boundaries that follow the input",
+    paper: {
+      title: "Retrofitting (Large) Language Models with Dynamic Tokenization",
+      arXiv: "2411.18553",
+      year: 2024,
+    },
+    family: "tokenization",
+    module: "src/tokenization/dynamic-merging.ts",
+    command: 'tokenthrift run dynamic-merging --prompt "addEventListener(type); removeEventListener(type);"',
+    example: "examples/dynamic-merging.ts",
+    saves: "rows of the prompt, on a frozen model, at the price of quality",
+    exact: "lossy",
+    summary:
+      "BPE runs once more on the tokens of the batch at hand, and the model gets embeddings predicted for what merged.",
+    explain: [
+      "A vocabulary is fixed on the text it was trained on, and serves badly what that had little of. Here the commonest pair " +
+        "of neighbouring tokens of the present batch becomes one token, everywhere in the batch, and so on: boundaries " +
+        "follow the text. Nothing is learned or stored. The model stays as it is and reads, in place of the pieces, one row " +
+        "with an embedding predicted from them.",
+      "  repeat: replace the allowed pair that occurs most, ties to the one met first",
+      "  r(M) = 100 (L_0 - L_M) / (L_0 - L_inf)        how far M merges are on the way to the end",
+      "No pair may cross a boundary: a piece of the tokenizer's split pattern by default, or a word. M = 0 is the tokenizer as " +
+        "it was. A prompt of unseen declarations merged to the end takes 42 % fewer rows of the embedded target; the " +
+        "text behind it, in the model's own tokens, then costs under 3 % more bits per byte with the mean of the pieces or " +
+        "the last one, 4 % more with random embeddings.",
+      "What it costs: well under 1 % of the pass it shortens, because counts are kept up to date; counting anew for each merge, " +
+        "as the released code does, takes several hundred times as long. The same text may be cut differently in other company.",
+      "Deviations: none in what is merged from the released code. Special tokens never merge. A merged token's pieces are those " +
+        "it was first made of, where the code tokenizes its text again.",
+    ],
+    run: {
+      kind: "merging",
+      open: async (json) => (await import("./tokenization/index.ts")).Bpe.fromHuggingFace(json),
     },
   },
   {

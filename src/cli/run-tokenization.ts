@@ -2,7 +2,6 @@
 import type { TechniqueRun } from "../catalog.ts";
 import { ArgumentError } from "../errors.ts";
 import { embeddedFolder, embeddedTokenizerFolder } from "../model/embedded.ts";
-import type { Tokenizer } from "../tokenization/index.ts";
 import type { Input } from "./command-line.ts";
 import { grouped, type Io, type Paint, painter, printable, writeJson } from "./output.ts";
 import { readTokenizerJson } from "./tokenizer-file.ts";
@@ -40,7 +39,8 @@ export async function runTokenization(
   }
 
   const { paint, enabled } = painter(stdout, env);
-  stdout.write(`${marked(tokenizer, ids.subarray(0, shown), enabled ? paint : undefined)}\n`);
+  const tokens = Array.from(ids.subarray(0, shown), (id) => tokenizer.tokenBytes(id));
+  stdout.write(`${markedTokens(tokens, enabled ? paint : undefined)}\n`);
   if (shown < ids.length) stdout.write(`... and ${grouped(ids.length - shown)} tokens more (--max-tokens)\n`);
   stdout.write(
     `\n${grouped(counts.tokens)} tokens for ${grouped(counts.bytes)} bytes ` +
@@ -51,17 +51,14 @@ export async function runTokenization(
 }
 
 /** Tokens in alternating colours, or with a bar between them where there are no colours. */
-function marked(tokenizer: Tokenizer, ids: Uint32Array, paint: Paint | undefined): string {
-  const pieces = Array.from(ids, (id) => {
-    const bytes = tokenizer.tokenBytes(id);
-    return printable(wholeText(bytes) ?? `<${Buffer.from(bytes).toString("hex")}>`);
-  });
+export function markedTokens(tokens: readonly Uint8Array[], paint: Paint | undefined): string {
+  const pieces = tokens.map((bytes) => printable(wholeText(bytes) ?? `<${Buffer.from(bytes).toString("hex")}>`));
   if (paint === undefined) return pieces.join("\u2502");
   return pieces.map((piece, i) => (i % 2 === 0 ? paint(piece, "blue", "underline") : piece)).join("");
 }
 
 /** The text of bytes; undefined where they cut a character. */
-function wholeText(bytes: Uint8Array): string | undefined {
+export function wholeText(bytes: Uint8Array): string | undefined {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {

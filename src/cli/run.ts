@@ -7,6 +7,7 @@ import { heldOutPrompts } from "../held-out-prompts.ts";
 import { type Command, type Input, UsageError } from "./command-line.ts";
 import { requireTechnique } from "./explain.ts";
 import { runGeneration } from "./run-generation.ts";
+import { runMerging } from "./run-merging.ts";
 import { runTokenization } from "./run-tokenization.ts";
 
 export const runCommand: Command = {
@@ -36,6 +37,7 @@ export const runCommand: Command = {
     requireApplicable(technique, input);
     const text = await readText(input);
     if (technique.run.kind === "tokenization") return runTokenization(technique.name, technique.run, text, input, io);
+    if (technique.run.kind === "merging") return runMerging(technique.name, technique.run, text, input, io);
     return runGeneration(technique.name, technique.run, text, input, io);
   },
 };
@@ -43,6 +45,7 @@ export const runCommand: Command = {
 /** What every technique of a kind understands; the rest of the options are each technique's own. */
 const understood = {
   tokenization: ["prompt", "file", "model", "max-tokens", "json"],
+  merging: ["prompt", "file", "model", "max-tokens", "json"],
   generation: ["prompt", "file", "model", "max-tokens", "temperature", "top-k", "top-p", "seed", "json"],
   model: ["prompt", "file", "max-tokens", "temperature", "top-k", "top-p", "seed", "json"],
 } as const;

@@ -3,8 +3,9 @@
  * that paid more tokens before still do.
  *
  * Parallel messages, the same 32 of each language a batch; each language is merged by itself. A vocabulary that knows one
- * language best writes the others in many small tokens, and those have most to merge: at the end of merging all of them
- * pay about one token per word.
+ * language best writes the others in many small tokens, and those have most to merge: at the end, where words stand between
+ * spaces, all pay about one token per word. Chinese and Japanese have no such spaces; there a whole phrase becomes one token,
+ * so over all languages the spread is between two ways of writing rather than of paying. Leave them out to see the latter.
  */
 import { ArgumentError } from "../errors.ts";
 import { type DynamicMergingOptions, mergeBatch } from "../tokenization/dynamic-merging.ts";
