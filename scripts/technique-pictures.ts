@@ -7,6 +7,7 @@
  * Drafts are smaller than the defaults where those would fill more than a page.
  */
 import { join } from "node:path";
+import { nodeDeclarations } from "../src/corpus.ts";
 import { layerPicture } from "../src/demo/layer-picture.ts";
 import { linePlot } from "../src/demo/plot.ts";
 import { fatesOf, treePicture } from "../src/demo/tree-picture.ts";
@@ -14,8 +15,17 @@ import { ArgumentError } from "../src/errors.ts";
 import { writeFilesAtomic } from "../src/files.ts";
 import { heldOutEdits } from "../src/held-out-edits.ts";
 import { heldOutPrompts } from "../src/held-out-prompts.ts";
+import { readCheckpoint } from "../src/model/checkpoint.ts";
+import { embeddedFolder } from "../src/model/embedded.ts";
 import { row } from "../src/model/language-model.ts";
 import { loadEmbedded } from "../src/model/load.ts";
+import {
+  embeddingTables,
+  lastPiece,
+  meanOfPieces,
+  measureMergedPrefill,
+  randomEmbeddings,
+} from "../src/retokenization/index.ts";
 import {
   ChainDrafter,
   ChimeraDrafter,
@@ -314,10 +324,39 @@ async function layersByPosition(): Promise<string> {
   });
 }
 
+/** Dynamic merging: what rows saved in a prefix cost in bits behind it, by what predicts the embeddings. */
+async function bitsByRows(): Promise<string> {
+  const { config, tensors } = await readCheckpoint(embeddedFolder("target"));
+  const tables = embeddingTables(config, tensors);
+  const unseen = nodeDeclarations().heldOut.map(({ text }) => text);
+  const ids = tokenizer.encode(unseen.join(""), { disallowedSpecial: [] }).subarray(0, 4 * 32 * 192);
+  const series = [meanOfPieces, lastPiece, randomEmbeddings].map((predictor) => {
+    const made = predictor(tables);
+    const measured = measureMergedPrefill(target, ids, made, { tokenizer });
+    return { name: made.name, points: measured.map(({ rows, loss }) => [100 * (1 - rows), 100 * loss] as const) };
+  });
+  return linePlot({
+    id: "dynamic-merging",
+    title: "Dynamic merging: bits lost against rows saved",
+    description: series
+      .map(({ name, points }) => {
+        const [saved, lost] = points.at(-1)!;
+        return `${name}: ${lost.toFixed(1)} % more bits per byte where ${saved.toFixed(0)} % of the rows are saved.`;
+      })
+      .join(" "),
+    series,
+    xLabel: "rows of the prefix saved, %",
+    yLabel: "bits per byte behind it, % more",
+    yFrom: 0,
+    standalone: true,
+  });
+}
+
 const pictures: Record<string, () => Promise<string>> = {
   ...Object.fromEntries(Object.entries(trees).map(([name, one]) => [name, () => treeOf(name, one)])),
   "hardware-aware-drafting": guessesByMachine,
   skipdecode: layersByPosition,
+  "dynamic-merging": bitsByRows,
 };
 
 const asked = process.argv.slice(2);

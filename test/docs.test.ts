@@ -8,8 +8,11 @@ import { catalog } from "../src/catalog.ts";
 import { parseXml } from "./demo/xml.ts";
 
 const root = join(import.meta.dirname, "..");
-const techniques = catalog.filter(({ family }) => family === "speculative");
 const folder = join(root, "docs", "techniques");
+/** The speculative ones must have a page; of the others those that have one. */
+const techniques = catalog.filter(
+  ({ family, name }) => family === "speculative" || existsSync(join(folder, `${name}.md`)),
+);
 
 const read = (path: string): string => readFileSync(path, "utf8").replaceAll("\r\n", "\n");
 const pages = [
