@@ -30,7 +30,9 @@ export {
   coverEncodings,
   exactBytes,
 } from "./exact-byte-probabilities.ts";
+export { HnswIndex, type HnswOptions } from "./hnsw.ts";
 export { Hypernetwork, type HypernetworkConfig, hypernetworkConfig } from "./hypernetwork.ts";
+export { type LargeVocabularyOptions, largeVocabulary } from "./large-vocabulary.ts";
 export { type LoadedHypernetwork, type LoadHypernetworkOptions, loadHypernetwork } from "./load-hypernetwork.ts";
 export {
   continueGreedily,
@@ -41,6 +43,7 @@ export {
   mergedEmbeddings,
   prefillMerged,
 } from "./merged-prefill.ts";
+export { exactNeighbours, type NeighbourIndex, type Neighbours, recall } from "./nearest-neighbours.ts";
 export { allEncodings, naivePrompt, type PromptRule, tokenHealing } from "./prompt-rules.ts";
 export { longestSurfaceForm, SurfaceForms } from "./surface-forms.ts";
 export {

@@ -99,11 +99,33 @@ export function vocabularyForms(tokenizer: TransferTokenizer, own: Bpe): (readon
  * @throws ArgumentError when predictor, target and model do not belong together
  */
 export function retokenized(
-  { model, target, tokenizer: own }: TransferModel,
+  source: TransferModel,
   tokenizer: TransferTokenizer,
   predictor: EmbeddingPredictor,
   space: KernelSpace,
 ): LanguageModel {
+  const { input, output, dead } = predictedVocabulary(source, tokenizer, predictor);
+  return new RetokenizedModel(source.model, input, new TransferHead(source.target, output, dead, space));
+}
+
+/** A vocabulary as a predictor sees it. */
+export interface PredictedVocabulary {
+  /** Input and output embeddings, [vocabularySize, width]; zeros at ids that never occur. */
+  readonly input: Matrix;
+  readonly output: Matrix;
+  /** Ids that never occur. */
+  readonly dead: readonly number[];
+}
+
+/**
+ * Embeddings of another tokenizer's vocabulary for a model.
+ * @throws ArgumentError when predictor, target and model do not belong together
+ */
+export function predictedVocabulary(
+  { model, target, tokenizer: own }: TransferModel,
+  tokenizer: TransferTokenizer,
+  predictor: EmbeddingPredictor,
+): PredictedVocabulary {
   const { config } = model;
   if (predictor.width !== config.width || predictor.vocabularySize !== config.vocabularySize) {
     const got = [predictor.vocabularySize, predictor.width];
@@ -120,10 +142,11 @@ export function retokenized(
   const forms = vocabularyForms(tokenizer, own);
   const live = forms.flatMap((form, id) => (form === undefined ? [] : [id]));
   const { input, output } = predictor.predict(live.map((id) => forms[id]!));
-  return new RetokenizedModel(model, target, spread(input, live, forms.length), spread(output, live, forms.length), {
+  return {
+    input: spread(input, live, forms.length),
+    output: spread(output, live, forms.length),
     dead: forms.flatMap((form, id) => (form === undefined ? [id] : [])),
-    space,
-  });
+  };
 }
 
 /** Bits a model spends per byte of some texts, and tokens it takes for them: comparable between tokenizers. */
@@ -145,27 +168,33 @@ export function bitsPerByte(
   return { bitsPerByte: totalBits(model, stream, options) / bytes, tokens, bytes };
 }
 
-const never = -1e9;
+/** The logit of what cannot be. */
+export const never = -1e9;
 
-class RetokenizedModel implements LanguageModel {
+/** What makes logits of a model's states. */
+export interface OutputHead {
+  readonly width: number;
+  readonly vocabularySize: number;
+  /** Of all logits so far. */
+  readonly multiplyAdds: number;
+  /** States [rows, width], before the final norm -> [rows, vocabularySize]. */
+  logits(states: Matrix): Matrix;
+}
+
+/** A model between other embeddings: rows of `input` enter, `head` reads what comes out. */
+export class RetokenizedModel implements LanguageModel {
   readonly vocabularySize: number;
   readonly contextLength: number;
-  readonly #model: TransferModel["model"];
+  readonly #model: LanguageModel;
   readonly #embeddings: Matrix;
-  readonly #head: TransferHead;
+  readonly #head: OutputHead;
 
-  constructor(
-    model: TransferModel["model"],
-    target: HeadTarget,
-    input: Matrix,
-    output: Matrix,
-    { dead, space }: { readonly dead: readonly number[]; readonly space: KernelSpace },
-  ) {
+  constructor(model: LanguageModel, input: Matrix, head: OutputHead) {
     this.vocabularySize = input.rows;
     this.contextLength = model.contextLength;
     this.#model = model;
     this.#embeddings = input;
-    this.#head = new TransferHead(target, output, dead, space);
+    this.#head = head;
   }
 
   openSession(): Session {
@@ -174,7 +203,7 @@ class RetokenizedModel implements LanguageModel {
 }
 
 /** Hidden states to logits over the new vocabulary. */
-class TransferHead {
+class TransferHead implements OutputHead {
   readonly width: number;
   readonly vocabularySize: number;
   readonly #layers: HeadLayers;
@@ -184,6 +213,7 @@ class TransferHead {
   readonly #dead: readonly number[];
   readonly #x: number;
   readonly #y: number;
+  multiplyAdds = 0;
 
   constructor(target: HeadTarget, output: Matrix, dead: readonly number[], space: KernelSpace) {
     this.width = output.columns;
@@ -197,8 +227,8 @@ class TransferHead {
     this.#y = this.#layers.buffer(headRows, this.vocabularySize);
   }
 
-  /** States [rows, width], before the final norm -> [rows, vocabularySize]. */
   logits({ data, rows, columns }: Matrix): Matrix {
+    this.multiplyAdds += rows * columns * this.vocabularySize;
     const logits = new Float32Array(rows * this.vocabularySize);
     for (let first = 0; first < rows; first += headRows) {
       const count = Math.min(headRows, rows - first);
@@ -220,10 +250,10 @@ const headRows = 32;
 class RetokenizedSession implements Session {
   readonly #inner: Session;
   readonly #embeddings: Matrix;
-  readonly #head: TransferHead;
+  readonly #head: OutputHead;
   #headMultiplyAdds = 0;
 
-  constructor(inner: Session, embeddings: Matrix, head: TransferHead) {
+  constructor(inner: Session, embeddings: Matrix, head: OutputHead) {
     this.#inner = inner;
     this.#embeddings = embeddings;
     this.#head = head;
@@ -279,8 +309,9 @@ class RetokenizedSession implements Session {
 
   /** Logits of the rows of `hidden` from `from` on, and the taps that were asked for. */
   #pass({ data, rows, columns }: Matrix, from: number, { taps }: Pass, { taps: asked }: PassOptions): Pass {
+    const before = this.#head.multiplyAdds;
     const logits = this.#head.logits({ data: data.subarray(from * columns), rows: rows - from, columns });
-    this.#headMultiplyAdds += logits.rows * columns * logits.columns;
+    this.#headMultiplyAdds += this.#head.multiplyAdds - before;
     if (asked === undefined) return { logits };
     if (asked.includes("hidden")) return { logits, taps: taps! };
     const { hidden: _, ...others } = taps!;
