@@ -20,7 +20,7 @@ const warmUp = { steps: 300, learningRate: 2e-3, validateEvery: 300, seed: 6 };
 const measured = 8000;
 
 export const hypernetworkRecipe: PartRecipe = {
-  options: { steps: 1000, learningRate: 1e-3, finalLearningRate: 5e-5, validateEvery: 50, seed: 6 },
+  options: { steps: 800, learningRate: 1e-3, finalLearningRate: 5e-5, validateEvery: 50, seed: 6 },
   async open({ config, weights, tokenizer }) {
     const corpus = embeddedCorpus();
     const source = { config, weights, tokenizer };

@@ -11,9 +11,11 @@
  * Before that the network learns the identity, |e - E[piece]|^2 alone, on the model's own tokens.
  *
  * **Deviations**: tokens of a single piece are the model's own in the loss, as they are when the network is used; what the
- * network would say of them only counts in the auxiliary loss. Vocabularies vary in size. Warm-up takes hundreds of steps,
- * not 10,000, since the network begins near the identity. The texts are windows of the training text; the tokenizer is
- * sampled from them and as many others as its pool says.
+ * network would say of them only counts in the auxiliary loss. Vocabularies vary in size, and of the new
+ * tokens that a step's text does not hold some are drawn to stand for all (each counts as often as it stands for others): a
+ * large vocabulary then costs no more than a small one. Warm-up takes hundreds of steps, not 10,000, since the network
+ * begins near the identity. The texts are windows of the training text; the tokenizer is sampled from them and from as
+ * many others as `pool` says.
  *
  * **Unlike** other trainings here no two steps have the same classes: losses of two steps are not comparable, and held-out
  * text is measured with the same few tokenizers each time.
@@ -79,8 +81,10 @@ export interface HypernetworkObjectiveOptions {
   readonly batchSize?: number;
   /** Tokens of each. Default 128, or the model's context where that is less. */
   readonly sequenceLength?: number;
-  /** Smallest and largest sampled vocabulary, drawn evenly between. Default [1024, 2560]. */
+  /** Smallest and largest sampled vocabulary, drawn evenly between. Default [1024, 8192]. */
   readonly sizes?: readonly [number, number];
+  /** New tokens that the text does not hold but the softmax is over, drawn from the vocabulary's others. Default 384. */
+  readonly negatives?: number;
   /** Windows the tokenizer is sampled from. Default 64. */
   readonly pool?: number;
   /** What the auxiliary loss counts. Default 0.5. */
@@ -95,10 +99,12 @@ export interface HypernetworkObjectiveOptions {
 
 /** A step's texts in a sampled tokenizer. */
 export interface HypernetworkBatch {
-  /** Surface forms of the vocabulary, single pieces first. */
+  /** Surface forms of the tokens that take part, single pieces first. */
   readonly forms: readonly (readonly number[])[];
   /** How many of them are single. */
   readonly singles: number;
+  /** Added to the logits, one per form: the logarithm of how many tokens a drawn one stands for, else 0. */
+  readonly bias: Float32Array;
   /** [batch * length], sequence after sequence */
   readonly ids: Int32Array;
   readonly targets: Int32Array;
@@ -108,7 +114,7 @@ export interface HypernetworkBatch {
 const longestToken = 15;
 
 type SampledBatchesOptions = Required<
-  Pick<HypernetworkObjectiveOptions, "batchSize" | "sequenceLength" | "sizes" | "pool" | "pattern">
+  Pick<HypernetworkObjectiveOptions, "batchSize" | "sequenceLength" | "sizes" | "negatives" | "pool" | "pattern">
 >;
 
 /** Batches of texts in sampled tokenizers; the special tokens of the model's own are in every vocabulary. */
@@ -119,13 +125,16 @@ export class SampledBatches {
 
   /** @throws ArgumentError on options out of range */
   constructor(tokenizer: Bpe, options: SampledBatchesOptions) {
-    const { sizes, pool, batchSize } = options;
+    const { sizes, pool, batchSize, negatives } = options;
     if (!(sizes[0] >= 257 && sizes[1] >= sizes[0] && sizes.every(Number.isSafeInteger))) {
       throw new ArgumentError("options.sizes", "two growing integers from 257 on", sizes);
     }
     if (!(Number.isSafeInteger(pool) && pool >= 1)) throw new ArgumentError("options.pool", "an integer >= 1", pool);
     if (!(Number.isSafeInteger(batchSize) && batchSize >= 1)) {
       throw new ArgumentError("options.batchSize", "an integer >= 1", batchSize);
+    }
+    if (!(Number.isSafeInteger(negatives) && negatives >= 0)) {
+      throw new ArgumentError("options.negatives", "an integer >= 0", negatives);
     }
     this.#forms = new SurfaceForms(tokenizer);
     this.#specials = [...tokenizer.specialTokens.values()];
@@ -137,7 +146,7 @@ export class SampledBatches {
    * @param size of the vocabulary, specials aside. Default: drawn.
    */
   random(random: Random, text: string, sampled = text, size?: number): HypernetworkBatch {
-    const { batchSize, sequenceLength: length, sizes, pool, pattern } = this.#options;
+    const { batchSize, sequenceLength: length, sizes, negatives, pool, pattern } = this.#options;
     const characters = longestToken * (length + 2);
     const window = (from: string): string => {
       if (from.length < characters) throw new ArgumentError("text", `at least ${characters} characters`, from.length);
@@ -154,23 +163,27 @@ export class SampledBatches {
 
     const vocabulary = size ?? sizes[0] + random.integer(sizes[1] - sizes[0] + 1);
     const sampler = sampleTokenizer(words, random, { size: vocabulary, longest: longestToken });
+    const specials = this.#specials.length;
     const forms = [...this.#specials.map((id) => [id]), ...sampler.tokens.map((bytes) => this.#forms.of(bytes))];
-    const order = forms.map((_, id) => id).sort((a, b) => forms[a]!.length - forms[b]!.length || a - b);
-    const place = new Int32Array(forms.length);
-    order.forEach((id, at) => {
-      place[id] = at;
-    });
-    const ids = new Int32Array(batchSize * length);
-    const targets = new Int32Array(batchSize * length);
-    read.forEach((parts, s) => {
-      const tokens = parts.flatMap((word) => sampler.encode(word)).slice(0, length + 1);
-      for (let t = 0; t < length; t++) {
-        ids[s * length + t] = place[this.#specials.length + tokens[t]!]!;
-        targets[s * length + t] = place[this.#specials.length + tokens[t + 1]!]!;
-      }
-    });
+    const tokens = read.map((parts) => parts.flatMap((word) => sampler.encode(word)).slice(0, length + 1));
+
+    // The softmax is over all single pieces, the text's tokens, and some of the others, which stand for all of them.
+    const used = new Set(tokens.flat().map((token) => specials + token));
+    const kept = forms.flatMap((form, id) => (form.length === 1 || used.has(id) ? [id] : []));
+    const others = forms.flatMap((form, id) => (form.length === 1 || used.has(id) ? [] : [id]));
+    const drawn = Array.from(random.permutation(others.length).subarray(0, negatives), (at) => others[at]!);
+    const order = [...kept, ...drawn].sort((a, b) => forms[a]!.length - forms[b]!.length || a - b);
+    const place = new Map(order.map((id, at) => [id, at]));
+    const bias = new Float32Array(order.length);
+    for (const id of drawn) bias[place.get(id)!] = Math.log(others.length / drawn.length);
+
+    const at = (s: number, t: number): number => place.get(specials + tokens[s]![t]!)!;
+    const ids = Int32Array.from({ length: batchSize * length }, (_, r) => at(Math.floor(r / length), r % length));
+    const targets = Int32Array.from({ length: batchSize * length }, (_, r) =>
+      at(Math.floor(r / length), (r % length) + 1),
+    );
     const ordered = order.map((id) => forms[id]!);
-    return { forms: ordered, singles: ordered.filter((form) => form.length === 1).length, ids, targets };
+    return { forms: ordered, singles: ordered.filter((form) => form.length === 1).length, bias, ids, targets };
   }
 }
 
@@ -187,16 +200,31 @@ export function hypernetworkObjective(
 ): Objective<HypernetworkBatch> {
   checkDecoderConfig(source.config);
   checkWeights(source.config, source.weights, "weights");
-  const { batchSize = 4, sequenceLength = Math.min(128, source.config.contextLength), sizes = [1024, 2560] } = options;
-  const { pool = 64, auxiliary = 0.5, pattern = source.tokenizer.pattern, validationBatches = 4 } = options;
+  const { batchSize = 4, sequenceLength = Math.min(128, source.config.contextLength), sizes = [1024, 8192] } = options;
+  const {
+    negatives = 384,
+    pool = 64,
+    auxiliary = 0.5,
+    pattern = source.tokenizer.pattern,
+    validationBatches = 4,
+  } = options;
   const tables = embeddingTables(source.config, source.weights);
   const config = hypernetworkConfig(tables);
   const { weights: start, scalers } = settledWeights(tables, config, options.weights);
-  const batches = new SampledBatches(source.tokenizer, { batchSize, sequenceLength, sizes, pool, pattern });
+  const batches = new SampledBatches(source.tokenizer, { batchSize, sequenceLength, sizes, negatives, pool, pattern });
   const [training, validation] = [texts.training.join("\n"), texts.validation.join("\n")];
   const definition = new HypernetworkDefinition(tables, config, scalersOf(scalers));
   const body = new FrozenBody(source, batchSize, sequenceLength);
-  const settings = { batchSize, sequenceLength, sizes, pool, auxiliary, pattern: String(pattern), validationBatches };
+  const settings = {
+    batchSize,
+    sequenceLength,
+    sizes,
+    negatives,
+    pool,
+    auxiliary,
+    pattern: String(pattern),
+    validationBatches,
+  };
   return {
     settings: { hypernetwork: config, ...settings },
     initialWeights: () => new Map([...start].map(([name, { shape, data }]) => [name, { shape, data: data.slice() }])),
@@ -207,19 +235,18 @@ export function hypernetworkObjective(
         yield batches.random(new Random("held out").fork(`batch ${b}`), validation, training, size);
       }
     },
-    loss(parameters, { forms, singles, ids, targets }) {
+    loss(parameters, { forms, singles, bias, ids, targets }) {
       const said = definition.run(parameters, forms);
       const { width } = config;
       const error: Tensor[] = [];
       const [input, output] = predicted.map((name) => {
         const own = rowsOf(tables[name].data, width, forms, singles);
         const wanted = tensor(own, [singles, width]);
-        const relative = mean(sum(square(subtract(slice(said[name], [0, 0], [singles, width]), wanted)), -1));
-        error.push(scale(relative, 1 / meanLength(own, width)));
+        error.push(auxiliaryLoss(slice(said[name], [0, 0], [singles, width]), own));
         if (singles === forms.length) return wanted;
         return concat([wanted, slice(said[name], [singles, 0], [forms.length - singles, width])], 0);
       });
-      const logits = body.logits(input!, output!, ids);
+      const logits = add(body.logits(input!, output!, ids), tensor(bias, [forms.length]));
       return add(crossEntropy(logits, targets), scale(add(error[0]!, error[1]!), auxiliary / 2));
     },
     stored: (parameters) => new Map([...parameters, ...scalers]),
@@ -261,6 +288,12 @@ export function identityObjective(
     stored: (parameters) => new Map([...parameters, ...scalers]),
     close: () => definition.close(),
   };
+}
+
+/** Of predictions [rows, width] for tokens the model has: mean |e - E|^2 / mean |E|. @param own [rows * width] */
+export function auxiliaryLoss(said: Tensor, own: Float32Array): Tensor {
+  const wanted = tensor(own, said.shape);
+  return scale(mean(sum(square(subtract(said, wanted)), -1)), 1 / meanLength(own, said.shape[1]!));
 }
 
 /** Train the identity from fresh weights. @returns weights and scalers for `hypernetworkObjective` to begin with */
