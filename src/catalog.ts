@@ -7,6 +7,7 @@
 import { ArgumentError } from "./errors.ts";
 import type { EmbeddedTokenizer } from "./model/embedded.ts";
 import type { LanguageModel } from "./model/language-model.ts";
+import type { ByteModel } from "./retokenization/index.ts";
 import type { GenerateOptions, SamplingOptions } from "./speculative/index.ts";
 import type { MergeableTokenizer, Tokenizer } from "./tokenization/index.ts";
 
@@ -50,6 +51,14 @@ export type TechniqueRun =
         readonly sampling: SamplingOptions;
         readonly calibration: readonly ArrayLike<number>[];
       }) => Promise<Pick<GenerateOptions, "drafter" | "verifier">>;
+    }
+  | {
+      /** A model read byte by byte, in several ways that are shown side by side. */
+      readonly kind: "bytes";
+      readonly open: (
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+      ) => Promise<readonly { readonly name: string; readonly bytes: ByteModel }[]>;
     }
   | {
       /** Generation by another model in the embedded target's place, of the same vocabulary, decoding plainly. */
@@ -248,6 +257,47 @@ export const catalog: readonly Technique[] = [
     run: {
       kind: "merging",
       open: async (json) => (await import("./tokenization/index.ts")).Bpe.fromHuggingFace(json),
+    },
+  },
+  {
+    name: "exact-byte-probabilities",
+    title: "Exact byte-level probabilities of a tokenized model",
+    paper: {
+      title: "Exact Byte-Level Probabilities from Tokenized Language Models for FIM-Tasks and Model Ensembles",
+      arXiv: "2410.09303",
+      year: 2024,
+    },
+    family: "tokenization",
+    module: "src/retokenization/exact-byte-probabilities.ts",
+    command: 'tokenthrift run exact-byte-probabilities --prompt "     * Returns the current val"',
+    example: "examples/exact-byte-probabilities.ts",
+    saves: "nothing: it is what makes prompts cut anywhere, and models of different tokens, comparable",
+    exact: "lossless",
+    summary: "The next byte's law behind a prompt that may end inside a token: a sum over all encodings that cover it.",
+    explain: [
+      "A model given encode(prompt) is told more than the prompt: that no token runs across its end. Where that falls inside a " +
+        "word, the rest of the word is then nearly excluded. The bytes' own law is a sum over all encodings that cover the " +
+        "prompt, those whose last token reaches beyond it included. There are few: all but the last token must begin an " +
+        "encoding.",
+      "  P(x ...) = sum over t in cover(x) of P(t)        P(byte | x) = P(x byte ...) / P(x ...)",
+      "From byte to byte covers that go on otherwise are dropped and those used up get their next law from the model: one call a " +
+        "byte, where decoding by tokens makes 0.38 here. Laws over bytes can be averaged whatever the models' tokens.",
+      "Held-out declarations, cut inside 300 tokens at every place: continued from encode(prompt), greedily, the rest of the " +
+        "token comes out in 7 % of prompts and costs 4.83 bits a byte; with token healing, which gives up the last token, in " +
+        "59 % and 1.37 bits; by the exact law in 81 % and 0.43 bits.",
+      "Deviations: where a split pattern looks ahead several encodings may end at one place; all are carried, where the paper " +
+        "carries one. Exact for a model that gives what is no encoding probability 0; of others it is the law over encodings.",
+    ],
+    run: {
+      kind: "bytes",
+      open: async (model, tokenizer) => {
+        const { exactBytes, naivePrompt, tokenHealing } = await import("./retokenization/index.ts");
+        return [
+          { name: "naive", bytes: exactBytes(model, tokenizer, { prompt: naivePrompt }) },
+          { name: "token healing", bytes: exactBytes(model, tokenizer, { prompt: tokenHealing }) },
+          { name: "exact", bytes: exactBytes(model, tokenizer) },
+        ];
+      },
     },
   },
   {

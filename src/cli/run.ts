@@ -6,6 +6,7 @@ import { readFileBytes } from "../files.ts";
 import { heldOutPrompts } from "../held-out-prompts.ts";
 import { type Command, type Input, UsageError } from "./command-line.ts";
 import { requireTechnique } from "./explain.ts";
+import { runBytes } from "./run-bytes.ts";
 import { runGeneration } from "./run-generation.ts";
 import { runMerging } from "./run-merging.ts";
 import { runTokenization } from "./run-tokenization.ts";
@@ -21,6 +22,7 @@ export const runCommand: Command = {
     { name: "draft", value: "<dir>", help: "checkpoint folder of the draft (default: the embedded draft)" },
     { name: "gamma", value: "<n>", help: "guesses per target pass (default: the technique's own)" },
     { name: "max-tokens", value: "<n>", help: "tokens to generate (default: 64), or to show (default: 400)" },
+    { name: "max-bytes", value: "<n>", help: "bytes to generate (default: 48)" },
     { name: "temperature", value: "<t>", help: "0 takes the most probable token (default: 0)" },
     { name: "top-k", value: "<k>", help: "draw among the k most probable tokens only" },
     { name: "top-p", value: "<p>", help: "draw among the fewest tokens whose mass reaches p" },
@@ -38,6 +40,7 @@ export const runCommand: Command = {
     const text = await readText(input);
     if (technique.run.kind === "tokenization") return runTokenization(technique.name, technique.run, text, input, io);
     if (technique.run.kind === "merging") return runMerging(technique.name, technique.run, text, input, io);
+    if (technique.run.kind === "bytes") return runBytes(technique.name, technique.run, text, input, io);
     return runGeneration(technique.name, technique.run, text, input, io);
   },
 };
@@ -46,6 +49,7 @@ export const runCommand: Command = {
 const understood = {
   tokenization: ["prompt", "file", "model", "max-tokens", "json"],
   merging: ["prompt", "file", "model", "max-tokens", "json"],
+  bytes: ["prompt", "file", "model", "max-bytes", "temperature", "top-p", "seed", "json"],
   generation: ["prompt", "file", "model", "max-tokens", "temperature", "top-k", "top-p", "seed", "json"],
   model: ["prompt", "file", "max-tokens", "temperature", "top-k", "top-p", "seed", "json"],
 } as const;
