@@ -1,9 +1,12 @@
 /** Merging with incremental counts against a loop that counts everything anew, the card's worked example, its limits. */
 
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { parallelMessages } from "../../src/corpus.ts";
 import { ArgumentError } from "../../src/errors.ts";
+import { bytesToAlphabet } from "../../src/tokenization/byte-alphabet.ts";
 import {
   Bpe,
   type DynamicMergingOptions,
@@ -216,6 +219,28 @@ describe("on real text", () => {
       "wobble|Grommet| unwobble|Grommet".split("|"),
     );
   });
+});
+
+describe("the loop the authors released", () => {
+  const read = (path: string) => JSON.parse(readFileSync(join(import.meta.dirname, path), "utf8"));
+  const bpe = Bpe.fromHuggingFace(read("../../models/declarations-target/tokenizer.json"));
+  const batches: {
+    name: string;
+    boundary: "pretokens" | "word" | "sentence";
+    rows: number[][];
+    merges: [string, string][];
+    merged: string[][];
+  }[] = read("../fixtures/dynamic-merging/merges.json");
+
+  test.each(batches.map((batch) => [batch.name, batch.boundary, batch] as const))(
+    "%s, boundary %s",
+    (_, boundary, expected) => {
+      const { rows, merges, bytes } = mergeBatch(expected.rows, { tokenizer: bpe, boundary });
+      const name = (token: number): string => bytesToAlphabet(bytes(token));
+      expect(merges.map(({ left, right }) => [name(left), name(right)])).toEqual(expected.merges);
+      expect(rows.map(({ tokens }) => Array.from(tokens, name))).toEqual(expected.merged);
+    },
+  );
 });
 
 test("a token made in two ways is one token, and one of the vocabulary too", () => {
