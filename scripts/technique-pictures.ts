@@ -24,6 +24,7 @@ import {
   lastPiece,
   meanOfPieces,
   measureMergedPrefill,
+  measureTokenizationBias,
   randomEmbeddings,
 } from "../src/retokenization/index.ts";
 import {
@@ -352,11 +353,33 @@ async function bitsByRows(): Promise<string> {
   });
 }
 
+/** Exact byte probabilities draft nothing: how often the rest of a cut token comes out, by where it was cut. */
+async function completionByOffset(): Promise<string> {
+  const texts = nodeDeclarations().heldOut.map(({ text }) => text);
+  const { continuations, tokens } = measureTokenizationBias(target, tokenizer, texts, { cuts: 300 });
+  return linePlot({
+    id: "exact-byte-probabilities",
+    title: "Prompts cut inside a token: how often its rest is written",
+    description:
+      `${tokens} tokens of held-out declarations, cut at every place. Inside a token: ` +
+      `${continuations.map(({ name, inside }) => `${name} ${(100 * inside.greedyAccuracy).toFixed(0)} %`).join(", ")}.`,
+    series: continuations.map(({ name, byOffset }) => ({
+      name,
+      points: byOffset.map(({ greedyAccuracy }, offset) => [offset, 100 * greedyAccuracy] as const),
+    })),
+    xLabel: "bytes of the token in the prompt (the last: so many or more)",
+    yLabel: "rest written, %",
+    yFrom: 0,
+    standalone: true,
+  });
+}
+
 const pictures: Record<string, () => Promise<string>> = {
   ...Object.fromEntries(Object.entries(trees).map(([name, one]) => [name, () => treeOf(name, one)])),
   "hardware-aware-drafting": guessesByMachine,
   skipdecode: layersByPosition,
   "dynamic-merging": bitsByRows,
+  "exact-byte-probabilities": completionByOffset,
 };
 
 const asked = process.argv.slice(2);

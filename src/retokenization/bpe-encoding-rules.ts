@@ -13,11 +13,11 @@
  * far as the pattern does (letter, capital, number, ...), so few ends are ever met, and answers are kept.
  *
  * **Unlike** `round-trip-rules.ts`: admits also what begins an encoding without being one, and costs nothing that grows
- * with the text. Of sequences that end before a merge which every text would do it admits some that begin no encoding
- * ([H, e] is one where H e merges and nothing undoes it; [.., '] before "ll" is not): harmless, for a model of encoder
- * output gives them probability 0.
+ * with the text. It admits a little more than it need: a sequence whose last token every text would merge on (the first byte
+ * of a character, where all characters that begin so are tokens). A model of encoder output gives that probability 0.
  *
- * Example: pattern cl100k, after "a\n " as [a, \n, ' ']: "b" is admitted, and "\n" is where "\n" and " " do not merge.
+ * Example: pattern cl100k, two blanks one token. After "a " as [a, ' '], ' ' is admitted, for a word may follow that takes the
+ * second blank; after "a" the token of two blanks is too, for more blanks may follow.
  */
 
 import { ArgumentError } from "../errors.ts";

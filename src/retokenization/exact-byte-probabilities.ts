@@ -164,8 +164,8 @@ export function exactBytes(
   tokenizer: Tokenizer | EncodingRules,
   options: ByteOptions = {},
 ): ByteModel {
-  const vocabulary = new ByteVocabulary(model, tokenizer, options);
-  return { openSession: () => new ByteSampler(model, tokenizer, options, vocabulary) };
+  new ByteVocabulary(model, tokenizer, options); // throws here, not when a session is opened
+  return { openSession: () => new ByteSampler(model, tokenizer, options) };
 }
 
 /** The incremental sampler: covers and what they weigh, from byte to byte, one model call each. */
@@ -189,17 +189,12 @@ export class ByteSampler implements ByteSession {
   #covers = 0;
 
   /** Prefer `exactBytes`. */
-  constructor(
-    model: LanguageModel,
-    tokenizer: Tokenizer | EncodingRules,
-    options: ByteOptions = {},
-    vocabulary: ByteVocabulary = new ByteVocabulary(model, tokenizer, options),
-  ) {
-    this.#vocabulary = vocabulary;
+  constructor(model: LanguageModel, tokenizer: Tokenizer | EncodingRules, options: ByteOptions = {}) {
+    this.#vocabulary = new ByteVocabulary(model, tokenizer, options);
     this.#prompt = options.prompt ?? allEncodings;
-    this.#testedBefore = vocabulary.rules.tested;
+    this.#testedBefore = this.#vocabulary.rules.tested;
     this.#scorer = new PathScorer(model);
-    this.#ended = [vocabulary.root()];
+    this.#ended = [this.#vocabulary.root()];
   }
 
   get cost(): ByteCost {
