@@ -249,7 +249,7 @@ export const catalog: readonly Technique[] = [
         "it was. A prompt of unseen declarations merged to the end takes 42 % fewer rows of the embedded target; the " +
         "text behind it, in the model's own tokens, then costs under 3 % more bits per byte with the mean of the pieces or " +
         "the last one, 4 % more with random embeddings.",
-      "What it costs: well under 1 % of the pass it shortens, because counts are kept up to date; counting anew for each merge, " +
+      "What it costs: about 1 % of the pass it shortens, because counts are kept up to date; counting anew for each merge, " +
         "as the released code does, takes several hundred times as long. The same text may be cut differently in other company.",
       "Deviations: none in what is merged from the released code. Special tokens never merge. A merged token's pieces are those " +
         "it was first made of, where the code tokenizes its text again.",
