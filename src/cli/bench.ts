@@ -1,207 +1,78 @@
 /** `tokenthrift bench <family>`: every technique of a family beside the others, in one run. */
-import { catalog, type Technique } from "../catalog.ts";
-import type { SpeculativeComparison } from "../comparison/speculative-report.ts";
 import { writeFileAtomic } from "../files.ts";
-import { Progress } from "../progress.ts";
-import { type PromptSetName, promptSetNames } from "../prompt-sets.ts";
-import { type Command, type Input, UsageError, unknown } from "./command-line.ts";
-import { grouped, type Io, painter, table, textWidth, wrap, writeJson } from "./output.ts";
+import { promptSetNames } from "../prompt-sets.ts";
+import { type Command, type Input, type Option, UsageError, unknown } from "./command-line.ts";
+import { type Io, writeJson } from "./output.ts";
 
-const benches = ["speculative"] as const;
+const seed: Option = { name: "seed", value: "<n>", help: "same seed, same counts (default: 0)" };
+
+/** Options that mean something to one family only. */
+const own: Readonly<Record<string, readonly Option[]>> = {
+  tokenization: [
+    {
+      name: "sections",
+      value: "<a,b,..>",
+      help: "tokenization: transfer, merging, languages, vocabulary, bytes (default: all)",
+    },
+  ],
+  speculative: [
+    { name: "techniques", value: "<a,b,..>", help: "speculative: compare only these (default: all that generate)" },
+    { name: "sets", value: "<a,b,..>", help: `speculative: prompt sets (default: ${promptSetNames.join(",")})` },
+    { name: "temperatures", value: "<t,..>", help: "speculative: temperatures (default: 0,0.6,1)" },
+    { name: "budgets", value: "<n,..>", help: "speculative: guesses per target pass (default: 4,8,16,32,64)" },
+    { name: "max-tokens", value: "<n>", help: "speculative: tokens generated after each prompt (default: 48)" },
+    { name: "runs", value: "engine|tensors", help: "speculative: what the target runs on (default: engine)" },
+  ],
+};
 
 export const benchCommand: Command = {
   name: "bench",
-  summary: "compare the techniques of a family on the same prompts, in one run",
+  summary: "compare the techniques of a family on the same text, in one run",
   argument: { name: "family", optional: false },
   options: [
-    { name: "techniques", value: "<a,b,..>", help: "compare only these (default: all that generate)" },
-    { name: "sets", value: "<a,b,..>", help: `prompt sets (default: ${promptSetNames.join(",")})` },
-    { name: "temperatures", value: "<t,..>", help: "temperatures (default: 0,0.6,1)" },
-    { name: "budgets", value: "<n,..>", help: "guesses per target pass (default: 4,8,16,32,64)" },
-    { name: "max-tokens", value: "<n>", help: "tokens generated after each prompt (default: 48)" },
-    { name: "runs", value: "engine|tensors", help: "what the target runs on (default: engine)" },
-    { name: "seed", value: "<n>", help: "same seed, same counts (default: 0)" },
+    ...Object.values(own).flat(),
+    seed,
     { name: "out", value: "<file>", help: "write the whole comparison there too, as JSON" },
     { name: "json", help: "print one JSON document" },
   ],
   examples: [
     "tokenthrift bench speculative --techniques chimera,prompt-lookup --sets edits --temperatures 0 --budgets 4,16",
+    "tokenthrift bench tokenization --sections languages",
   ],
   async run(input, io) {
     const family = input.argument!;
-    if (!(benches as readonly string[]).includes(family)) throw unknown("family", family, benches, benchCommand);
-    const comparison = await compare(input);
-    const out = input.text("out");
-    if (out !== undefined) await writeFileAtomic(out, `${JSON.stringify(comparison, undefined, 1)}\n`);
-    if (input.has("json")) writeJson(io.stdout, comparison);
-    else await print(comparison, io);
-    return comparison.rows.some(({ identical, lossy }) => identical === false && !lossy) ? 1 : 0;
+    if (own[family] === undefined) throw unknown("family", family, Object.keys(own), benchCommand);
+    for (const [other, options] of Object.entries(own)) {
+      const stray = other === family ? undefined : options.find(({ name }) => input.has(name));
+      if (stray !== undefined) throw new UsageError(`--${stray.name} means nothing to ${family}. It is for: ${other}.`);
+    }
+    return family === "tokenization" ? tokenization(input, io) : speculative(input, io);
   },
 };
 
-async function compare(input: Input): Promise<SpeculativeComparison> {
-  const techniques = chosenTechniques(input.text("techniques"));
-  const sets = chosen(input.text("sets"), promptSetNames, "prompt set") as readonly PromptSetName[];
-  const temperatures = numbers(input, "temperatures") ?? [0, 0.6, 1];
-  const budgets = numbers(input, "budgets") ?? [4, 8, 16, 32, 64];
-  for (const budget of budgets) {
-    if (!(Number.isSafeInteger(budget) && budget >= 1)) {
-      throw new UsageError(`--budgets: expected integers >= 1, got ${budget}.`);
-    }
-  }
-  const [maxTokens, seed] = [input.integer("max-tokens") ?? 48, input.integer("seed") ?? 0];
-  const [runs] = chosen(input.text("runs") ?? "engine", ["engine", "tensors"] as const, "runner");
-
-  const { compareSpeculation } = await import("../comparison/speculative.ts");
-  const { measurePassCosts } = await import("../speculative/index.ts");
-  const { calibrationPrompts } = await import("../held-out-prompts.ts");
-  const { promptSets } = await import("../prompt-sets.ts");
-  const { loadModel } = await import("./loaded-model.ts");
-  const target = await loadModel(undefined, "target", { runs: runs! });
-  const draft = await loadModel(undefined, "draft");
-  const encode = (text: string): number[] => Array.from(target.tokenizer.encode(text));
-  const prompts = Object.fromEntries(sets.map((name) => [name, promptSets[name].map(encode)]));
-  const passCosts = measurePassCosts(target.model);
-  const label = `comparing ${techniques.length} techniques on ${runs}`;
-  const progress = new Progress(label, sets.length * temperatures.length * budgets.length * techniques.length);
-  try {
-    const rows = await compareSpeculation({
-      target: target.model,
-      draft: draft.model,
-      techniques,
-      promptSets: prompts,
-      calibration: calibrationPrompts.map(({ text }) => encode(text)),
-      temperatures,
-      budgets,
-      maxTokens,
-      seed,
-      onRow: ({ technique, budget, promptSet }, done) =>
-        progress.update(done, `${technique}, ${budget} guesses, ${promptSet}`),
-    });
-    const counts = Object.fromEntries(Object.entries(prompts).map(([name, { length }]) => [name, length]));
-    return { family: "speculative", runs: runs!, maxTokens, seed, prompts: counts, passCosts, rows };
-  } finally {
-    progress.finish();
-    draft.model.close();
-    target.model.close();
-  }
+async function speculative(input: Input, io: Io): Promise<number> {
+  const { compareSpeculative, printSpeculative } = await import("./bench-speculative.ts");
+  const comparison = await compareSpeculative(input, benchCommand);
+  await report(comparison, input, io, () => printSpeculative(comparison, io));
+  return comparison.rows.some(({ identical, lossy }) => identical === false && !lossy) ? 1 : 0;
 }
 
-async function print({ runs, rows, passCosts, prompts, maxTokens }: SpeculativeComparison, io: Io): Promise<void> {
-  const { allowedSpeedup, bestRows, ceilingOf, tableOf } = await import("../comparison/speculative-report.ts");
-  const { stdout, env } = io;
-  const { paint } = painter(stdout, env);
-  const shown = (text: string): void => void stdout.write(`${text}\n`);
-  const sets = Object.entries(prompts).map(([name, count]) => `${name} (${count})`);
-  shown(
-    wrap(`${maxTokens} tokens after each prompt: ${sets.join(", ")}. The target runs on ${runs}.`, textWidth(stdout)),
-  );
-  const curve = passCosts.nodes.map((nodes, i) => `${nodes}: ${passCosts.costs[i]!.toFixed(2)}`).join("  ");
-  shown(`\nA pass over n tokens costs, in passes over one:\n  ${curve}`);
-  const ceiling = ceilingOf(passCosts);
-  shown(
-    wrap(
-      `So a drafter that is always right and costs nothing would be ${ceiling.speedup.toFixed(2)} times as fast as plain ` +
-        `decoding, with ${ceiling.nodes - 1} guesses a pass. No technique can be faster here.`,
-      textWidth(stdout),
-    ),
-  );
-  for (const temperature of new Set(rows.map((row) => row.temperature))) {
-    const own = rows.filter((row) => row.temperature === temperature);
-    const lossy = new Set(own.filter((row) => row.lossy && temperature > 0).map(({ technique }) => technique));
-    const named = (technique: string): string => (lossy.has(technique) ? `${technique} (LOSSY)` : technique);
-    for (const [what, value] of [
-      ["tokens per target pass, the token after each path included", (row: (typeof own)[number]) => row.tokensPerPass],
-      ["seconds: plain decoding's over the technique's", (row: (typeof own)[number]) => row.speedup],
-    ] as const) {
-      const { budgets, lines } = tableOf(own, value);
-      shown(`\n${paint(`Temperature ${temperature}, ${what}`, "bold")}; means over the prompt sets`);
-      shown(
-        table([
-          ["guesses", ...budgets.map(String)],
-          ...lines.map(({ technique, values }) => [named(technique), ...values.map((v) => v.toFixed(2))]),
-        ]),
-      );
-    }
-    for (const set of Object.keys(prompts)) {
-      shown(`\n${paint(`Temperature ${temperature}, ${set}`, "bold")}: each technique where it was fastest`);
-      const best = bestRows(
-        own.filter((row) => row.promptSet === set),
-        (row) => row.speedup,
-      );
-      shown(
-        table([
-          [
-            "technique",
-            "guesses",
-            "made",
-            "tokens/pass",
-            "draft passes/token",
-            "multiply-adds/plain",
-            "allowed",
-            "speed",
-          ],
-          ...best.map((row) => [
-            named(row.technique),
-            String(row.budget),
-            row.guesses.toFixed(1),
-            row.tokensPerPass.toFixed(2),
-            row.draftPassesPerToken.toFixed(2),
-            ratio(row).toFixed(2),
-            `${allowedSpeedup(row, passCosts).toFixed(2)}x`,
-            `${row.speedup.toFixed(2)}x`,
-          ]),
-        ]),
-      );
-    }
-  }
-  const greedy = rows.filter(({ identical }) => identical !== null);
-  const same = greedy.filter(({ identical }) => identical).length;
-  shown(
-    `\n${wrap(
-      "made: guesses per pass; allowed: what tokens per pass would come to if only the pass over them cost anything. " +
-        `Identical to plain decoding at temperature 0: ${grouped(same)} of ${grouped(greedy.length)} rows.`,
-      textWidth(stdout),
-    )}`,
-  );
+async function tokenization(input: Input, io: Io): Promise<number> {
+  const { compareTokens, printTokens } = await import("./bench-tokenization.ts");
+  const comparison = await compareTokens(input, benchCommand);
+  await report(comparison, input, io, () => printTokens(comparison, io));
+  return 0;
 }
 
-function ratio({
-  multiplyAddsPerToken: { target, draft },
-  plainMultiplyAddsPerToken: plain,
-}: SpeculativeComparison["rows"][number]): number {
-  return (target + draft) / plain;
-}
-
-function chosenTechniques(text: string | undefined): Technique[] {
-  const generating = catalog.filter(({ name, run }) => run.kind === "generation" && name !== "plain-decoding");
-  const names = chosen(
-    text,
-    generating.map(({ name }) => name),
-    "technique",
-  );
-  return generating.filter(({ name }) => names.includes(name));
-}
-
-/** The named ones of `known`, or all. @throws UsageError naming the first that is none of them */
-function chosen<Name extends string>(text: string | undefined, known: readonly Name[], kind: string): readonly Name[] {
-  if (text === undefined) return known;
-  return text.split(",").map((word) => {
-    const name = known.find((candidate) => candidate === word.trim());
-    if (name === undefined) throw unknown(kind, word.trim(), known, benchCommand);
-    return name;
-  });
-}
-
-function numbers(input: Input, option: string): number[] | undefined {
-  return input
-    .text(option)
-    ?.split(",")
-    .map((word) => {
-      const value = Number(word);
-      if (word.trim() === "" || !Number.isFinite(value)) {
-        throw new UsageError(`--${option}: expected numbers with commas between them, got "${word}".`);
-      }
-      return value;
-    });
+/** To a file where asked for, and as JSON or as tables. */
+async function report(
+  comparison: object,
+  input: Input,
+  { stdout }: Io,
+  print: () => void | Promise<void>,
+): Promise<void> {
+  const out = input.text("out");
+  if (out !== undefined) await writeFileAtomic(out, `${JSON.stringify(comparison, undefined, 1)}\n`);
+  if (input.has("json")) writeJson(stdout, comparison);
+  else await print();
 }

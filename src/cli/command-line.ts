@@ -190,3 +190,32 @@ export function overallHelp(commands: readonly Command[], synopsis: string): str
 function spelling({ name, value }: Option): string {
   return `--${name}${value === undefined ? "" : ` ${value}`}`;
 }
+
+/** The named ones of `known`, or all. @throws UsageError naming the first that is none of them */
+export function chosen<Name extends string>(
+  text: string | undefined,
+  known: readonly Name[],
+  kind: string,
+  command: Command,
+): readonly Name[] {
+  if (text === undefined) return known;
+  return text.split(",").map((word) => {
+    const name = known.find((candidate) => candidate === word.trim());
+    if (name === undefined) throw unknown(kind, word.trim(), known, command);
+    return name;
+  });
+}
+
+/** Numbers with commas between them. @throws UsageError */
+export function numbers(input: Input, option: string): number[] | undefined {
+  return input
+    .text(option)
+    ?.split(",")
+    .map((word) => {
+      const value = Number(word);
+      if (word.trim() === "" || !Number.isFinite(value)) {
+        throw new UsageError(`--${option}: expected numbers with commas between them, got "${word}".`);
+      }
+      return value;
+    });
+}

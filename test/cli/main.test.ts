@@ -119,6 +119,12 @@ describe("a wrong command line", () => {
     [["bench", "speculative", "--sets", "edit"], 'unknown prompt set "edit". Did you mean "edits"?'],
     [["bench", "speculative", "--budgets", "4,x"], '--budgets: expected numbers with commas between them, got "x".'],
     [["bench", "speculative", "--budgets", "0"], "--budgets: expected integers >= 1, got 0."],
+    [
+      ["bench", "speculative", "--sections", "bytes"],
+      "--sections means nothing to speculative. It is for: tokenization.",
+    ],
+    [["bench", "tokenization", "--budgets", "4"], "--budgets means nothing to tokenization. It is for: speculative."],
+    [["bench", "tokenization", "--sections", "byte"], 'unknown section "byte". Did you mean "bytes"?'],
     [["bench", "speculative", "--runs", "gpu"], 'unknown runner "gpu".'],
     [["train", "--model", "targt"], 'unknown model "targt". Did you mean "target"?'],
     [["train", "--out", "x"], "--out is one checkpoint's folder"],
@@ -314,6 +320,16 @@ describe("bench", () => {
     const greedy = await run([...small, "--temperatures", "0"]);
     expect(greedy.stdout).not.toContain("LOSSY");
     expect(greedy.stdout.replace(/\s+/g, " ")).toContain("at temperature 0: 2 of 2 rows");
+  });
+
+  it("compares tokenization section by section", async () => {
+    const { code, stdout } = await run(["bench", "tokenization", "--sections", "languages", "--json"]);
+    expect(code).toBe(0);
+    const { family, languages, ...rest } = JSON.parse(stdout);
+    expect(family).toBe("tokenization");
+    expect(rest).toEqual({ seed: 0, predictors: [] });
+    expect(languages.languages).toHaveLength(14);
+    for (const { before, after } of languages.languages) expect(after).toBeLessThan(before);
   });
 
   it("writes the comparison to a file", async () => {
