@@ -26,7 +26,7 @@ import { buildMergeTable } from "../tokenization/bpe-definition.ts";
 import { BpeMerger } from "../tokenization/bpe-merger.ts";
 import { characterAt, LENGTH_SHIFT } from "../tokenization/character-classes.ts";
 import { type Scanner, scanCl100k, scanGpt2, scanO200k } from "../tokenization/split-scanner.ts";
-import { concatBytes, joinBytes, TokenTable } from "../tokenization/token-table.ts";
+import { concatBytes, TokenTable } from "../tokenization/token-table.ts";
 import type { EncodingRules } from "./encoding-rules.ts";
 import { characterLength, completionsByClass, wholeCharacters } from "./utf8-prefix.ts";
 
@@ -76,7 +76,7 @@ class BpeState {
 
 /** One way to split an open end. */
 interface Split {
-  readonly edges: ReadonlySet<number>;
+  readonly edges: readonly number[];
   /** Of the text that ends there; otherwise of one that goes on. */
   readonly isEnd: boolean;
 }
@@ -88,6 +88,9 @@ const nothing = new Uint8Array(0);
 const PROBES = ["", "a", "A", "s", "e", "l", "ll", "re", "\u0301", "0", " ", "\n", "!", "/", "\t", " a", "'s"].map(
   (text) => UTF8.encode(text),
 );
+
+/** A character and a probe, in bytes. */
+const LONGEST_ENDING = 8;
 
 /** Ends and states kept. */
 const KEPT = 1 << 16;
@@ -199,7 +202,7 @@ export class BpeEncodingRules implements EncodingRules {
     let answer = NEVER;
     for (const { edges } of this.#splits(bytes, whole, end)) {
       if (!fits(edges, bytes.length, end)) continue;
-      if (edges.has(end.bytes.length)) return APART;
+      if (edges.includes(end.bytes.length)) return APART;
       answer = JOINED;
     }
     return answer;
@@ -208,21 +211,23 @@ export class BpeEncodingRules implements EncodingRules {
   /** Edges of pieces in `bytes` and at its end, one set for each kind of text behind it. */
   *#splits(bytes: Uint8Array, whole: number, end: OpenEnd): Generator<Split, void> {
     const characters = whole === bytes.length ? [nothing] : completionsByClass(bytes.subarray(whole));
+    const text = new Uint8Array(whole + LONGEST_ENDING);
+    text.set(bytes.subarray(0, whole));
     for (const probe of PROBES) {
       for (const character of characters) {
-        const edges = this.#edges(joinBytes([bytes.subarray(0, whole), character, probe]));
-        if (end.settled) edges.add(0);
+        text.set(character, whole);
+        text.set(probe, whole + character.length);
+        const edges = this.#edges(text, whole + character.length + probe.length);
+        if (end.settled) edges.push(0);
         yield { edges, isEnd: probe.length === 0 && whole === bytes.length };
       }
     }
   }
 
-  #edges(text: Uint8Array): Set<number> {
-    const edges = new Set<number>();
+  #edges(text: Uint8Array, length: number): number[] {
+    const edges: number[] = [];
     if (this.#scan !== undefined) {
-      for (let at = this.#scan(text, 0, text.length); at < text.length; at = this.#scan(text, at, text.length)) {
-        edges.add(at);
-      }
+      for (let at = this.#scan(text, 0, length); at < length; at = this.#scan(text, at, length)) edges.push(at);
     }
     return edges;
   }
@@ -239,11 +244,11 @@ export class BpeEncodingRules implements EncodingRules {
     }
     // An edge that every text has which goes on from here is settled. Those the tokens do not fit count too: which of them
     // it is may be decided by a later byte of a character that is cut here.
-    let common: ReadonlySet<number> | undefined;
+    let common: readonly number[] | undefined;
     let mayEnd = false;
     for (const { edges, isEnd } of this.#splits(bytes, whole, longer)) {
       if (isEnd) mayEnd = fits(edges, bytes.length, longer);
-      else common = common === undefined ? edges : new Set([...common].filter((at) => edges.has(at)));
+      else common = common === undefined ? edges : common.filter((at) => edges.includes(at));
     }
     let settled = 0;
     for (const at of common ?? []) if (at <= bytes.length) settled = Math.max(settled, at);
@@ -279,17 +284,21 @@ export class BpeEncodingRules implements EncodingRules {
     while (at < token.length && token[at]! >= 0x80 && token[at]! <= 0xbf) at++;
     const rest = token.subarray(at);
     if (at > 3 || wholeCharacters(rest) < 0) return undefined;
-    return concatBytes(token.subarray(0, at), this.#shape(rest));
+    return concatBytes(token.subarray(0, at), this.#shape(rest, 2 - at));
   }
 
-  /** Each whole character replaced by one that the pattern does not tell from it. What is cut stays. */
-  #shape(bytes: Uint8Array): Uint8Array {
+  /**
+   * Each whole character replaced by one that the pattern does not tell from it. What is cut stays.
+   * @param behind how many of the bytes may stand behind an apostrophe in front of them
+   */
+  #shape(bytes: Uint8Array, behind = 0): Uint8Array {
     const shaped = bytes.slice();
     if (this.#scan === undefined) return shaped;
     for (let at = 0; at < bytes.length; ) {
       const length = characterLength(bytes[at]!);
       if (at + length > bytes.length) break;
-      shaped.set(alike(bytes, at), at);
+      const contracts = at < behind || bytes[at - 1] === APOSTROPHE || bytes[at - 2] === APOSTROPHE;
+      shaped.set(alike(bytes, at, contracts), at);
       at += length;
     }
     return shaped;
@@ -297,26 +306,33 @@ export class BpeEncodingRules implements EncodingRules {
 }
 
 /** Whether a split has no edge inside a token, and one wherever two tokens would have merged. */
-function fits(edges: ReadonlySet<number>, length: number, end: OpenEnd): boolean {
+function fits(edges: readonly number[], length: number, end: OpenEnd): boolean {
   const between = end.edges;
   for (const at of edges) {
     if (at > 0 && at < length && at !== end.bytes.length && !between.some((edge) => edge.at === at)) return false;
   }
-  return between.every(({ at, merges }) => !merges || edges.has(at));
+  return between.every(({ at, merges }) => !merges || edges.includes(at));
 }
 
-/** ASCII characters the patterns name one by one: blanks, line ends, the apostrophe, the slash, letters of contractions. */
-const NAMED = new Set([..." \t\r\n'/sdmtlrveSDMTLRVE"].map((character) => character.charCodeAt(0)));
-const LONG_S = 0x017f;
-const byClass = new Map<number, Uint8Array>();
+const APOSTROPHE = 0x27;
+const codes = (characters: string): ReadonlySet<number> => new Set(Array.from(characters, (one) => one.charCodeAt(0)));
+/** ASCII characters the patterns name one by one: blanks, line ends, the apostrophe and the slash ... */
+const NAMED = codes(" \t\r\n'/");
+/** ... and, up to two bytes behind an apostrophe, the letters of contractions. */
+const CONTRACTED = codes("sdmtlrveSDMTLRVE");
+const LONG_S = UTF8.encode("\u017f");
+/** One character for each class and length, none of those above. */
+const byClass = new Map<number, Uint8Array>(
+  ["a", "A"].map((one) => UTF8.encode(one)).map((one) => [characterAt(one, 0), one]),
+);
 
-/** The first character met of the class and length of the one at `at`, or itself where patterns name it. */
-function alike(bytes: Uint8Array, at: number): Uint8Array {
+/** A character of the class and length of the one at `at`, or itself where patterns name it. */
+function alike(bytes: Uint8Array, at: number, contracts: boolean): Uint8Array {
   const classes = characterAt(bytes, at);
   const character = bytes.slice(at, at + (classes >> LENGTH_SHIFT));
-  const named =
-    character.length === 1 ? NAMED.has(character[0]!) : character[0] === 0xc0 + (LONG_S >> 6) && character[1] === 0xbf;
-  if (named) return character;
+  const first = character[0]!;
+  const isNamed = character.length === 1 && (NAMED.has(first) || (contracts && CONTRACTED.has(first)));
+  if (isNamed || (first === LONG_S[0] && character[1] === LONG_S[1])) return character;
   const known = byClass.get(classes);
   if (known !== undefined) return known;
   byClass.set(classes, character);
