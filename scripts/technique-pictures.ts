@@ -22,6 +22,7 @@ import { loadEmbedded } from "../src/model/load.ts";
 import {
   embeddingTables,
   lastPiece,
+  loadHypernetwork,
   meanOfPieces,
   measureMergedPrefill,
   measureTokenizationBias,
@@ -63,6 +64,7 @@ import {
   type Verification,
   type Verifier,
 } from "../src/speculative/index.ts";
+import type { CurvePoint } from "../src/training/index.ts";
 
 const { model: target, tokenizer } = await loadEmbedded("target");
 const { model: draft } = await loadEmbedded("draft");
@@ -374,12 +376,32 @@ async function completionByOffset(): Promise<string> {
   });
 }
 
+/** ZeTT: the hypernetwork's losses while it learned, as its training recorded them. */
+async function hypernetworkCurve(): Promise<string> {
+  const { training } = await loadHypernetwork();
+  const { curve } = training as { readonly curve: readonly CurvePoint[] };
+  const [first, last] = [curve[0]!, curve.at(-1)!];
+  return linePlot({
+    id: "zett",
+    title: "The hypernetwork learns: loss in sampled tokenizers",
+    description: `Held-out text: ${first.validationLoss.toFixed(2)} at step ${first.step}, ${last.validationLoss.toFixed(2)} at step ${last.step}.`,
+    series: [
+      { name: "training", points: curve.map(({ step, trainingLoss }) => [step, trainingLoss] as const) },
+      { name: "held out", points: curve.map(({ step, validationLoss }) => [step, validationLoss] as const) },
+    ],
+    xLabel: "steps",
+    yLabel: "nats per token, auxiliary loss included",
+    standalone: true,
+  });
+}
+
 const pictures: Record<string, () => Promise<string>> = {
   ...Object.fromEntries(Object.entries(trees).map(([name, one]) => [name, () => treeOf(name, one)])),
   "hardware-aware-drafting": guessesByMachine,
   skipdecode: layersByPosition,
   "dynamic-merging": bitsByRows,
   "exact-byte-probabilities": completionByOffset,
+  zett: hypernetworkCurve,
 };
 
 const asked = process.argv.slice(2);

@@ -7,6 +7,7 @@
 import { ArgumentError } from "./errors.ts";
 import type { EmbeddedTokenizer } from "./model/embedded.ts";
 import type { LanguageModel } from "./model/language-model.ts";
+import type { LoadedModel } from "./model/load.ts";
 import type { ByteModel } from "./retokenization/index.ts";
 import type { GenerateOptions, SamplingOptions } from "./speculative/index.ts";
 import type { MergeableTokenizer, Tokenizer } from "./tokenization/index.ts";
@@ -59,6 +60,17 @@ export type TechniqueRun =
         model: LanguageModel,
         tokenizer: Tokenizer,
       ) => Promise<readonly { readonly name: string; readonly bytes: ByteModel }[]>;
+    }
+  | {
+      /** The embedded target over another tokenizer's vocabulary, in several ways that are shown side by side. */
+      readonly kind: "transfer";
+      readonly open: (target: LoadedModel) => Promise<
+        readonly {
+          readonly name: string;
+          readonly model: LanguageModel;
+          readonly tokenizer: Tokenizer & { readonly specialTokens: ReadonlyMap<string, number> };
+        }[]
+      >;
     }
   | {
       /** Generation by another model in the embedded target's place, of the same vocabulary, decoding plainly. */
@@ -257,6 +269,55 @@ export const catalog: readonly Technique[] = [
     run: {
       kind: "merging",
       open: async (json) => (await import("./tokenization/index.ts")).Bpe.fromHuggingFace(json),
+    },
+  },
+  {
+    name: "zett",
+    title: "ZeTT: zero-shot tokenizer transfer by a hypernetwork",
+    paper: { title: "Zero-Shot Tokenizer Transfer", arXiv: "2405.07883", year: 2024 },
+    family: "tokenization",
+    module: "src/retokenization/hypernetwork.ts",
+    command: 'tokenthrift run zett --prompt "export function createServer(options: ServerOptions): Server;"',
+    example: "examples/tokenizer-transfer.ts",
+    saves: "tokens, where another vocabulary fits the text better, at the price of quality",
+    exact: "lossy",
+    summary:
+      "A small network predicts embeddings for any token from its pieces, so a frozen model takes any tokenizer.",
+    explain: [
+      "A model is bound to its tokenizer by two tables: how each token looks and how each is said. Here a small network, trained " +
+        "once for the model, writes both for tokens the model never had. It reads a token as pieces of the model's own " +
+        "vocabulary; the model itself stays as it is, and the network is done with once the tables are written.",
+      "  pieces -> projector -> bidirectional transformer -> state of the first piece -> input and output embedding",
+      "It is trained on what it is for: every step samples a tokenizer (substrings by frequency times length, with noise), " +
+        "cuts text with it, and has the frozen model predict the next token; first it learns the identity, and an auxiliary " +
+        "loss keeps it near what the model knows. No merge rules are needed: BPE, Unigram and words all go the same way.",
+      "Tokens of one piece and special tokens keep the model's rows bit for bit, and with its own tokenizer the model is what " +
+        "it was. Every other vocabulary costs bits per byte: models/hypernetwork/training.json has them, for predicted, " +
+        "averaged, copied and random embeddings. A model trained on words is lost on bytes, whatever predicts.",
+      "Deviations: inputs and outputs have a head each although the model ties them; single pieces are copied; two layers; of " +
+        "large sampled vocabularies some tokens are drawn to stand for all. The recipe is the paper's at toy scale.",
+    ],
+    run: {
+      kind: "transfer",
+      open: async ({ model, tokenizer }) => {
+        const { loadHypernetwork, meanOfPieces, retokenized, targetTables } = await import("./retokenization/index.ts");
+        const { Unigram } = await import("./tokenization/index.ts");
+        const { embeddedTokenizerFolder } = await import("./model/embedded.ts");
+        const { openKernels } = await import("./kernels/index.ts");
+        const { readFileBytes } = await import("./files.ts");
+        const json = new TextDecoder().decode(
+          await readFileBytes(`${embeddedTokenizerFolder("unigram")}/tokenizer.json`),
+        );
+        const unigram = Unigram.fromHuggingFace(json);
+        const { hypernetwork, target } = await loadHypernetwork();
+        const source = { model, target, tokenizer };
+        const ways = [];
+        for (const predictor of [meanOfPieces(targetTables(target)), hypernetwork]) {
+          const transferred = retokenized(source, unigram, predictor, await openKernels());
+          ways.push({ name: `a Unigram, ${predictor.name}`, model: transferred, tokenizer: unigram });
+        }
+        return ways;
+      },
     },
   },
   {

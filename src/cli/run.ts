@@ -10,6 +10,7 @@ import { runBytes } from "./run-bytes.ts";
 import { runGeneration } from "./run-generation.ts";
 import { runMerging } from "./run-merging.ts";
 import { runTokenization } from "./run-tokenization.ts";
+import { runTransfer } from "./run-transfer.ts";
 
 export const runCommand: Command = {
   name: "run",
@@ -41,6 +42,7 @@ export const runCommand: Command = {
     if (technique.run.kind === "tokenization") return runTokenization(technique.name, technique.run, text, input, io);
     if (technique.run.kind === "merging") return runMerging(technique.name, technique.run, text, input, io);
     if (technique.run.kind === "bytes") return runBytes(technique.name, technique.run, text, input, io);
+    if (technique.run.kind === "transfer") return runTransfer(technique.name, technique.run, text, input, io);
     return runGeneration(technique.name, technique.run, text, input, io);
   },
 };
@@ -50,6 +52,7 @@ const understood = {
   tokenization: ["prompt", "file", "model", "max-tokens", "json"],
   merging: ["prompt", "file", "model", "max-tokens", "json"],
   bytes: ["prompt", "file", "model", "max-bytes", "temperature", "top-p", "seed", "json"],
+  transfer: ["prompt", "file", "max-tokens", "json"],
   generation: ["prompt", "file", "model", "max-tokens", "temperature", "top-k", "top-p", "seed", "json"],
   model: ["prompt", "file", "max-tokens", "temperature", "top-k", "top-p", "seed", "json"],
 } as const;
