@@ -5,13 +5,25 @@ import { loadModel, requireSameTokenizer } from "../cli/loaded-model.ts";
 import { grouped, table, wrap } from "../cli/output.ts";
 import { version } from "../cli/version.ts";
 import { tableOf } from "../comparison/speculative-report.ts";
+import { FileError } from "../errors.ts";
 import { writeFilesAtomic } from "../files.ts";
 import { heldOutPrompts } from "../held-out-prompts.ts";
 import { parameterCount } from "../model/decoder-config.ts";
+import { embeddedFolder } from "../model/embedded.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import { duration, Progress } from "../progress.ts";
+import {
+  type EmbeddingPredictor,
+  lastPiece,
+  loadHypernetwork,
+  meanOfPieces,
+  randomEmbeddings,
+  targetTables,
+} from "../retokenization/index.ts";
 import { measurePassCosts } from "../speculative/pass-costs.ts";
+import { readHeadTarget } from "../speculative/trained-parts.ts";
 import { activeBackend } from "../tensor/backend.ts";
+import { type DynamicTokenFigures, type DynamicTokenOptions, measureDynamicTokens } from "./dynamic-tokens.ts";
 import { type FamilyFigures, type FamilyOptions, measureFamily } from "./family.ts";
 import {
   breakEven,
@@ -37,6 +49,8 @@ export interface DemoOptions {
   /** What to measure other than by default. */
   readonly speculation?: Partial<Pick<SpeculationOptions, "prompts" | "gammas" | "maxTokens" | "repetitions">>;
   /** The same of the family. With other models than the embedded pair: which techniques, as trained parts fit only that. */
+  /** The same of dynamic tokenization. */
+  readonly dynamicTokens?: Partial<Pick<DynamicTokenOptions, "reductions" | "sequences" | "cuts">>;
   readonly family?: Partial<Pick<FamilyOptions, "techniques" | "budgets" | "promptSets" | "maxTokens">>;
 }
 
@@ -93,6 +107,16 @@ export async function measureFigures(options: DemoOptions = {}): Promise<Figures
     });
     comparing?.finish();
     print(familyText(family));
+    const merging = new Progress("merging tokens", 1);
+    const dynamicTokens = await measureDynamicTokens({
+      model: target.model,
+      tokenizer,
+      predictors: await predictorsOf(options.target),
+      ...options.dynamicTokens,
+      onProgress: (done, total) => merging.update(done / total),
+    }).catch(unavailable);
+    merging.finish();
+    print(dynamicTokenText(dynamicTokens));
     return {
       run: {
         tokenthrift: version(),
@@ -109,10 +133,24 @@ export async function measureFigures(options: DemoOptions = {}): Promise<Figures
       languages,
       speculation,
       family,
+      dynamicTokens,
     };
   } finally {
     for (const { model } of [target, draft, onTensors]) model.close();
   }
+}
+
+/** Predictors that need no training, and the hypernetwork where the target is the one it was trained for. */
+async function predictorsOf(folder: string | undefined): Promise<EmbeddingPredictor[]> {
+  const tables = targetTables(await readHeadTarget(folder ?? embeddedFolder("target")));
+  const untrained = [randomEmbeddings(tables), lastPiece(tables), meanOfPieces(tables)];
+  return folder === undefined ? [...untrained, (await loadHypernetwork()).hypernetwork] : untrained;
+}
+
+/** Sections that need packages of text are left out where those are not installed. */
+function unavailable(error: unknown): { readonly unavailable: string } {
+  if (!(error instanceof FileError)) throw error;
+  return { unavailable: error.message };
 }
 
 /**
@@ -205,5 +243,32 @@ function familyText({ tensors, engine, prompts, maxTokens }: FamilyFigures): str
       ]),
     ]),
     `identical: ${yesNo(identical === rows.length)} (${identical} of ${rows.length} rows). All prompts, temperatures and budgets: tokenthrift bench speculative`,
+  ].join("\n");
+}
+
+function dynamicTokenText(figures: DynamicTokenFigures | { readonly unavailable: string }): string {
+  if ("unavailable" in figures) return `\nDynamic tokenization: not measured. ${figures.unavailable}`;
+  const { merging, sequences, prefixTokens, bytes } = figures;
+  const names = Object.keys(merging);
+  return [
+    "",
+    `Merged prefixes (${sequences} sequences, ${prefixTokens} tokens each): more bits per byte of what follows`,
+    table([
+      ["rows", ...names],
+      ...merging[names[0]!]!.map(({ rows }, i) => [
+        `${(100 * rows).toFixed(0)} %`,
+        ...names.map((name) => `${(100 * merging[name]![i]!.loss).toFixed(2)} %`),
+      ]),
+    ]),
+    "",
+    `Prompts cut inside a token (${bytes.continuations[0]!.inside.prompts} prompts): bits per byte of its rest`,
+    table([
+      ["", "bits per byte", "token completed"],
+      ...bytes.continuations.map(({ name, inside }) => [
+        name,
+        inside.bitsPerByte.toFixed(2),
+        `${(100 * inside.greedyAccuracy).toFixed(0)} %`,
+      ]),
+    ]),
   ].join("\n");
 }

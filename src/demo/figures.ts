@@ -1,5 +1,6 @@
 /** What the demo finds out, and how some of it is put in words. */
 import { type PassCosts, passCost } from "../speculative/pass-costs.ts";
+import type { DynamicTokenFigures } from "./dynamic-tokens.ts";
 import type { FamilyFigures } from "./family.ts";
 import type { LanguageFigures } from "./languages.ts";
 import type { SpeculationFigures } from "./speculation.ts";
@@ -24,6 +25,8 @@ export interface Figures {
   readonly speculation: Readonly<Record<TargetRunner, RunnerFigures>>;
   /** Every technique of the family beside the others. */
   readonly family: FamilyFigures;
+  /** Merged tokens and cut prompts. */
+  readonly dynamicTokens: DynamicTokenFigures | { readonly unavailable: string };
 }
 
 /**

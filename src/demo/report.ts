@@ -3,6 +3,8 @@
  * light or dark setting. Every plot stands beside a table of its figures, and all figures are in the page as JSON.
  */
 import { tableOf } from "../comparison/speculative-report.ts";
+import { cutPromptPicture, mergingPicture } from "./dynamic-token-pictures.ts";
+import type { DynamicTokenFigures } from "./dynamic-tokens.ts";
 import type { FamilyFigures } from "./family.ts";
 import { acceptancePicture, familySpeedPicture, familyTokensPicture } from "./family-pictures.ts";
 import { breakEven, type Figures, promptTable, runnerRemark, sampledRemark, share, yesNo } from "./figures.ts";
@@ -72,6 +74,7 @@ ${summary(figures)}
 ${speculationSection(speculation)}
 ${familySection(figures.family)}
 ${languageSection(languages)}
+${dynamicTokenSection(figures.dynamicTokens)}
 ${modelSection(figures)}
 <footer><p>All figures of this page are in it as JSON (the element with the id <code>figures</code>) and in
 <code>figures.json</code> beside it. Counts are the same on every machine; seconds are this machine's and given as ratios
@@ -242,6 +245,42 @@ ${tableHtml(
       v.bytesPerToken.toFixed(2),
       v.relativeToEnglish.toFixed(2),
     ]),
+  ]),
+)}`;
+}
+
+function dynamicTokenSection(figures: DynamicTokenFigures | { readonly unavailable: string }): string {
+  if ("unavailable" in figures) {
+    return `<h2>Tokens that follow the text</h2>\n<p>Not measured: ${escaped(figures.unavailable)}</p>`;
+  }
+  const { merging, sequences, prefixTokens, bytes } = figures;
+  const names = Object.keys(merging);
+  return `<h2>Tokens that follow the text</h2>
+<p>The model is frozen; its tokens need not be. Commonest neighbours of a batch are merged (dynamic merging, arXiv 2411.18553),
+and what a merged token looks like to the model is predicted from its pieces. ${sequences} prefixes of ${prefixTokens} tokens
+of unseen declarations.</p>
+${figure(mergingPicture(figures), "Rows saved in the prefix against bits per byte of what follows it, which is the model's own tokens. Zero is the unmerged prefix.")}
+${tableHtml(
+  "Figures by reduction",
+  ["way to words", "rows", "merges", ...names],
+  merging[names[0]!]!.map((step, i) => [
+    `${step.reduction} %`,
+    `${(100 * step.rows).toFixed(1)} %`,
+    step.merges.toFixed(0),
+    ...names.map((name) => `${(100 * merging[name]![i]!.loss).toFixed(2)} %`),
+  ]),
+)}
+<p>A prompt that ends inside a token tells a tokenized model that the token ends there. Summing over all encodings that begin
+with the prompt gives the exact law of the next byte (arXiv 2410.09303).</p>
+${figure(cutPromptPicture(figures), "Prompts cut at every place inside a token; what each way of going on says of the token's rest.")}
+${tableHtml(
+  "Figures of cut prompts",
+  ["way of going on", "bits per byte", "token completed", "model calls per byte"],
+  bytes.continuations.map(({ name, inside, callsPerByte }) => [
+    name,
+    inside.bitsPerByte.toFixed(3),
+    share(inside.greedyAccuracy * inside.prompts, inside.prompts),
+    callsPerByte.toFixed(2),
   ]),
 )}`;
 }

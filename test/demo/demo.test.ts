@@ -39,6 +39,7 @@ beforeAll(async () => {
       promptSets: { one: ["interface Point {"], two: ["readonly x", "/** it"] },
       maxTokens: 8,
     },
+    dynamicTokens: { reductions: [0, 100], sequences: 4, cuts: 2 },
     print: (lines) => printed.push(lines),
   });
 });
@@ -81,6 +82,20 @@ describe("the figures", () => {
     expect(sum("tested")).toBe(acceptance.guesses);
     expect(sum("accepted")).toBeLessThanOrEqual(acceptance.guesses);
     expect(acceptance.guesses).toBeGreaterThan(0);
+  });
+
+  it("of dynamic tokenization: fewer rows, more bits, and a law for every way of going on", () => {
+    const { dynamicTokens } = figures;
+    if ("unavailable" in dynamicTokens) throw new Error(dynamicTokens.unavailable);
+    const { merging, bytes, sequences } = dynamicTokens;
+    expect(sequences).toBe(4);
+    // The tiny pair is not what the hypernetwork was trained for.
+    expect(Object.keys(merging)).toEqual(["random", "last piece", "mean of pieces"]);
+    for (const [unmerged, merged] of Object.values(merging)) {
+      expect(unmerged).toMatchObject({ reduction: 0, rows: 1, loss: 0 });
+      expect(merged!.rows).toBeLessThan(0.9);
+    }
+    expect(bytes.continuations.map(({ name }) => name)).toEqual(["naive", "token healing", "exact"]);
   });
 
   it("of the completion are its own: the same text whoever wrote which part", async () => {
@@ -191,7 +206,7 @@ describe("the report", () => {
 
   it("has well-formed plots, each with its own title and description", () => {
     const plots = html.match(/<svg.*?<\/svg>/gs)!;
-    expect(plots).toHaveLength(10);
+    expect(plots).toHaveLength(12);
     for (const plot of plots) {
       parseXml(plot);
       // No label runs out of its picture, even at a generous seven pixels a letter.
@@ -246,7 +261,7 @@ describe("the report", () => {
     expect(bare).toContain("Not measured: typescript: not &lt;here&gt;");
     expect(bare).toContain("Learning curves: none recorded");
     expect(bare).toContain("Bits per byte: none recorded");
-    expect(bare.match(/<svg/g)).toHaveLength(7);
+    expect(bare.match(/<svg/g)).toHaveLength(9);
   });
 });
 
