@@ -287,15 +287,17 @@ export const catalog: readonly Technique[] = [
       "A model is bound to its tokenizer by two tables: how each token looks and how each is said. Here a small network, trained " +
         "once for the model, writes both for tokens the model never had. It reads a token as pieces of the model's own " +
         "vocabulary; the model itself stays as it is, and the network is done with once the tables are written.",
-      "  pieces -> projector -> bidirectional transformer -> state of the first piece -> input and output embedding",
+      "  embedding = mean of the pieces + correction",
+      "  pieces -> projector -> bidirectional transformer -> state of the first piece -> corrections of input and output",
       "It is trained on what it is for: every step samples a tokenizer (substrings by frequency times length, with noise), " +
-        "cuts text with it, and has the frozen model predict the next token; first it learns the identity, and an auxiliary " +
-        "loss keeps it near what the model knows. No merge rules are needed: BPE, Unigram and words all go the same way.",
+        "cuts text with it, and has the frozen model predict the next token; an auxiliary loss keeps it near what the model " +
+        "knows. No merge rules are needed: BPE, Unigram and words all go the same way.",
       "Tokens of one piece and special tokens keep the model's rows bit for bit, and with its own tokenizer the model is what " +
         "it was. Every other vocabulary costs bits per byte: models/hypernetwork/training.json has them, for predicted, " +
         "averaged, copied and random embeddings. A model trained on words is lost on bytes, whatever predicts.",
-      "Deviations: inputs and outputs have a head each although the model ties them; single pieces are copied; two layers; of " +
-        "large sampled vocabularies some tokens are drawn to stand for all. The recipe is the paper's at toy scale.",
+      "Deviations: the network corrects the mean of the pieces, with which it begins, where the paper's predicts everything and " +
+        "learns the identity first; inputs and outputs have a head each although the model ties them; single pieces are " +
+        "copied; two layers; of large sampled vocabularies some tokens are drawn to stand for all.",
     ],
     run: {
       kind: "transfer",

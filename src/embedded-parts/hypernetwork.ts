@@ -8,13 +8,12 @@ import { Engine } from "../model/engine.ts";
 import { embeddingTables, lastPiece, meanOfPieces, randomEmbeddings } from "../retokenization/embedding-predictor.ts";
 import { Hypernetwork, hypernetworkConfig } from "../retokenization/hypernetwork.ts";
 import { bitsPerByte, retokenized } from "../retokenization/tokenizer-transfer.ts";
-import { hypernetworkObjective, identityWarmUp } from "../retokenization/training/hypernetwork-training.ts";
+import { hypernetworkObjective } from "../retokenization/training/hypernetwork-training.ts";
 import { headTarget } from "../speculative/head-layers.ts";
 import type { PartRecipe } from "./train-part.ts";
 import { transferTokenizers } from "./transfer-tokenizers.ts";
 
 const sampled = { batchSize: 4, sequenceLength: 128 };
-const warmUp = { steps: 300, learningRate: 2e-3, validateEvery: 300, seed: 6 };
 
 /** Characters of each held-out file that are measured. */
 const measured = 8000;
@@ -25,9 +24,8 @@ export const hypernetworkRecipe: PartRecipe = {
     const corpus = embeddedCorpus();
     const source = { config, weights, tokenizer };
     const texts = { training: corpus.training, validation: corpus.heldOut };
-    const start = identityWarmUp(source, warmUp);
     return {
-      objective: hypernetworkObjective(source, texts, { ...sampled, weights: start }),
+      objective: hypernetworkObjective(source, texts, sampled),
       tokensPerStep: sampled.batchSize * sampled.sequenceLength,
       async measure(trained) {
         const tables = embeddingTables(config, weights);
@@ -61,7 +59,7 @@ export const hypernetworkRecipe: PartRecipe = {
         model.close();
         return {
           details: { config: network },
-          record: { warmUp, heldOut: { charactersOfEachFile: measured, transfers } },
+          record: { heldOut: { charactersOfEachFile: measured, transfers } },
         };
       },
       close: () => {},

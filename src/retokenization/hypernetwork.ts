@@ -4,19 +4,22 @@
  * architecture as in the code released with it.
  *
  * The pieces' embeddings go through a projector, then a bidirectional transformer over at most seven of them; the state of
- * the first position becomes an input embedding and an output embedding, by a head each.
+ * the first position becomes what the mean of the pieces lacks: of an input embedding and of an output embedding, by a head
+ * each.
  *
  *     x_i = Projector(W_in scale(E[piece_i]) + b)              Projector(x) = LN(x + gelu(W_2 gelu(W_1 x + b_1) + b_2))
  *     h   = Transformer(LN(x + positions))                     post-norm, every piece attends to all of its token
- *     e   = scale'(W_out Projector'(h_1) + b')                 once for inputs, once for outputs
+ *     e   = mean of E[piece_i] + scale'(W_out Projector'(h_1) + b')           once for inputs, once for outputs
  *
  * The scales are affine per dimension and frozen: the first brings the model's embeddings to mean 0 and deviation 1, the
- * others bring what an untrained network says of the model's own tokens to the mean and deviation of their embeddings.
+ * others bring numbers of deviation 1 to that of the model's embeddings. W_out begins as zero: an untrained network says the
+ * mean of the pieces, and of a single piece the piece.
  *
  * A token of one piece is the model's own and is not predicted: it keeps its embeddings bit for bit. Pieces after the
  * seventh are not looked at.
  *
- * **Deviations**: where the model ties its embeddings, the released code predicts one embedding for both uses; here inputs
+ * **Deviations**: the network corrects the mean of the pieces, where the paper's predicts everything, and learns the identity
+ * first: a small network trained for minutes does not get from there to the mean by itself. Where the model ties its embeddings, the released code predicts one embedding for both uses; here inputs
  * and outputs have a head each even then, since a long token must look different to what comes after it (as its last piece
  * does) and to what comes before (as its first). Heads are 32 wide, not 64; 2 layers, not 3. Single pieces are copied,
  * where the paper predicts them too. Tokens stand without padding, so there is no mask; one over padding would give the same.
@@ -29,7 +32,7 @@ import type { KernelSpace } from "../kernels/kernels.ts";
 import { type Matrix, row } from "../model/language-model.ts";
 import type { Weights } from "../model/weights.ts";
 import { checkHeadWeights, HeadLayers, type Linear, stride } from "../speculative/head-layers.ts";
-import { type EmbeddingPredictor, type EmbeddingTables, requirePieces } from "./embedding-predictor.ts";
+import { type EmbeddingPredictor, type EmbeddingTables, meanOfPieces } from "./embedding-predictor.ts";
 import { longestSurfaceForm } from "./surface-forms.ts";
 
 export interface HypernetworkConfig {
@@ -134,7 +137,7 @@ export class Hypernetwork implements EmbeddingPredictor {
   readonly width: number;
   readonly vocabularySize: number;
   readonly config: HypernetworkConfig;
-  readonly #tables: EmbeddingTables;
+  readonly #means: EmbeddingPredictor;
   readonly #layers: HeadLayers;
   readonly #positions: Float32Array;
   readonly #norm: Norm;
@@ -171,7 +174,7 @@ export class Hypernetwork implements EmbeddingPredictor {
     this.width = width;
     this.vocabularySize = vocabularySize;
     this.config = config;
-    this.#tables = tables;
+    this.#means = meanOfPieces(tables);
     const layers = new HeadLayers(space);
     this.#layers = layers;
     const of = (name: string): Float32Array => weights.get(name)!.data;
@@ -229,32 +232,27 @@ export class Hypernetwork implements EmbeddingPredictor {
   }
 
   predict(pieces: readonly ArrayLike<number>[]): { readonly input: Matrix; readonly output: Matrix } {
-    requirePieces(pieces, this.vocabularySize);
-    const { width } = this;
-    const matrix = (): Matrix => ({
-      data: new Float32Array(pieces.length * width),
-      rows: pieces.length,
-      columns: width,
-    });
-    const results = { input: matrix(), output: matrix() };
+    // Means of single pieces are the pieces: they stay as they are.
+    const looked = pieces.map((ids) => Array.from(ids).slice(0, this.config.longest));
+    const { input, output } = this.#means.predict(looked);
+    // Where the model has one table, the two are one matrix.
+    const results = { input, output: { ...output, data: output.data.slice() } };
     let tokens: number[] = [];
     let rows = 0;
     const flush = (): void => {
       if (tokens.length === 0) return;
-      const passed = this.embed(tokens.map((token) => pieces[token]!));
+      const passed = this.corrections(tokens.map((token) => pieces[token]!));
       for (const name of predicted) {
         tokens.forEach((token, t) => {
-          row(results[name], token).set(row(passed[name], t));
+          const [into, correction] = [row(results[name], token), row(passed[name], t)];
+          for (let i = 0; i < into.length; i++) into[i]! += correction[i]!;
         });
       }
       tokens = [];
       rows = 0;
     };
     pieces.forEach((ids, token) => {
-      if (ids.length === 1) {
-        for (const name of predicted) row(results[name], token).set(row(this.#tables[name], ids[0]!));
-        return;
-      }
+      if (ids.length === 1) return;
       const length = Math.min(ids.length, this.config.longest);
       if (rows + length > passRows) flush();
       tokens.push(token);
@@ -264,8 +262,8 @@ export class Hypernetwork implements EmbeddingPredictor {
     return results;
   }
 
-  /** What the network says of tokens, single pieces too: one pass of at most 512 pieces. */
-  embed(pieces: readonly ArrayLike<number>[]): { readonly input: Matrix; readonly output: Matrix } {
+  /** What the network adds to the means of tokens, single pieces too: one pass of at most 512 pieces. */
+  corrections(pieces: readonly ArrayLike<number>[]): { readonly input: Matrix; readonly output: Matrix } {
     const { width, config } = this;
     const layers = this.#layers;
     const lengths = pieces.map((ids) => Math.min(ids.length, config.longest));

@@ -5,7 +5,7 @@ import { ArgumentError } from "../../src/errors.ts";
 import { bestKernels, openKernels } from "../../src/kernels/kernels.ts";
 import { type Matrix, row } from "../../src/model/language-model.ts";
 import type { Weights } from "../../src/model/weights.ts";
-import { columnStatistics, type EmbeddingTables } from "../../src/retokenization/embedding-predictor.ts";
+import { columnStatistics, type EmbeddingTables, meanOfPieces } from "../../src/retokenization/embedding-predictor.ts";
 import {
   Hypernetwork,
   type HypernetworkConfig,
@@ -104,7 +104,9 @@ describe("the hypernetwork", () => {
     }
     const expected = golden[tied ? "tied" : "untied"];
     for (const kind of new Set([bestKernels(), "plain" as const])) {
-      const said = new Hypernetwork(ownTables, small, drawn, await openKernels({ kernels: kind })).embed(golden.pieces);
+      const said = new Hypernetwork(ownTables, small, drawn, await openKernels({ kernels: kind })).corrections(
+        golden.pieces,
+      );
       const bound = defined(ownTables, small, drawn, golden.pieces);
       for (const name of predicted) {
         const flat = Float32Array.from(expected[name].flat());
@@ -118,7 +120,7 @@ describe("the hypernetwork", () => {
   it("says on kernels what its definition says", () => {
     fc.assert(
       fc.property(pieces, (pieces) => {
-        const said = network.embed(pieces);
+        const said = network.corrections(pieces);
         const expected = defined(tables, config, weights, pieces);
         for (const name of predicted) expect(difference(said[name], expected[name])).toBeLessThan(1e-4);
       }),
@@ -139,7 +141,10 @@ describe("the hypernetwork", () => {
     expect(input.data).toEqual(tables.input.data);
     expect(output.data).toEqual(tables.output.data);
     const two = network.predict([[3, 4]]);
-    expect(two.input.data).toEqual(network.embed([[3, 4]]).input.data);
+    const [mean, correction] = [meanOfPieces(tables).predict([[3, 4]]), network.corrections([[3, 4]])];
+    for (const name of predicted) {
+      expect(two[name].data).toEqual(mean[name].data.map((value, i) => value + correction[name].data[i]!));
+    }
     expect(two.input.data).not.toEqual(two.output.data);
   });
 
@@ -179,19 +184,21 @@ describe("the hypernetwork", () => {
     expect(row(bound.output, 0)).toEqual(row(bound.output, 1));
   });
 
-  it.each([true, false])("begins with the mean and deviation of the model's embeddings (tied: %s)", (tied) => {
+  it.each([true, false])("begins as the mean of the pieces, bit for bit (tied: %s)", (tied) => {
     const shape = { ...config, tied };
     const own = randomTables("own", shape);
     const { weights, scalers } = initialHypernetwork(own, shape, new Random(3));
-    const said = new Hypernetwork(own, shape, new Map([...weights, ...scalers]), space).embed(
-      Array.from({ length: 19 }, (_, id) => [id]),
+    const untrained = new Hypernetwork(own, shape, new Map([...weights, ...scalers]), space);
+    fc.assert(
+      fc.property(pieces, (pieces) => {
+        expect(untrained.predict(pieces)).toEqual(meanOfPieces(own).predict(pieces));
+      }),
+      { numRuns: 20 },
     );
+    // Corrections come in units of the embeddings' deviations.
     for (const name of predicted) {
-      const [got, wanted] = [columnStatistics(said[name]), columnStatistics(own[name])];
-      for (let i = 0; i < shape.width; i++) {
-        expect(got.means[i]).toBeCloseTo(wanted.means[i]!, 5);
-        expect(got.deviations[i]).toBeCloseTo(wanted.deviations[i]!, 5);
-      }
+      const { deviations } = columnStatistics(own[name]);
+      expect(scalers.get(`scalers.${name}.weight`)!.data).toEqual(Float32Array.from(deviations));
     }
   });
 

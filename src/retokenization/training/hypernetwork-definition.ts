@@ -5,7 +5,7 @@
 
 import type { Matrix } from "../../model/language-model.ts";
 import type { Weights } from "../../model/weights.ts";
-import { add, gather, gelu, integers, layerNorm, matMul, multiply, tensor, tidy, transpose } from "../../tensor/ops.ts";
+import { add, gather, gelu, integers, layerNorm, matMul, multiply, tensor, transpose } from "../../tensor/ops.ts";
 import type { Random } from "../../tensor/random.ts";
 import { segmentAttention } from "../../tensor/segment-attention.ts";
 import type { Tensor } from "../../tensor/tf.ts";
@@ -63,7 +63,7 @@ export class HypernetworkDefinition {
 
   /**
    * @param pieces at least one id each; those after `config.longest` are not looked at
-   * @returns [pieces.length, width] each, single pieces predicted like the others
+   * @returns what is added to the mean of the pieces, [pieces.length, width] each, of single pieces too
    */
   run(
     parameters: Parameters,
@@ -126,9 +126,9 @@ function projector(parameters: Parameters, name: string, x: Tensor): Tensor {
 }
 
 /**
- * Weights to begin with: matrices normal(0, 0.02), those on the way from a piece's embedding to the prediction with the
- * identity added, so that a network that has learned nothing yet says nearly what its first piece is; norms one; biases
- * zero. And the scalers, which stay: those of the predictions are set by what these weights say of the model's own tokens.
+ * Weights to begin with: matrices normal(0, 0.02), the source's with the identity added, those of the corrections zero, so
+ * that a network that has learned nothing yet says the mean of the pieces; norms one; biases zero. And the scalers, which
+ * stay: of the source's embeddings, and for corrections in units of the embeddings' deviations.
  */
 export function initialHypernetwork(
   tables: EmbeddingTables,
@@ -139,36 +139,23 @@ export function initialHypernetwork(
   for (const [name, shape] of hypernetworkShapes(config)) {
     const data = new Float32Array(shape.reduce((a, b) => a * b, 1));
     if (name.endsWith("norm.weight")) data.fill(1);
-    else if (shape.length === 2) {
+    else if (shape.length === 2 && name !== "input.weight" && name !== "output.weight") {
       const stream = random.fork(name);
       for (let i = 0; i < data.length; i++) data[i] = 0.02 * stream.normal();
-      if (["source.weight", "input.weight", "output.weight"].includes(name)) {
-        for (let i = 0; i < config.width; i++) data[i * shape[1]! + i]! += 1;
-      }
+      if (name === "source.weight") for (let i = 0; i < config.width; i++) data[i * shape[1]! + i]! += 1;
     }
     weights.set(name, { shape, data });
   }
-  const unscaled = { weight: new Float32Array(config.width).fill(1), bias: new Float32Array(config.width) };
-  const source = sourceScaler(tables, config);
-  const definition = new HypernetworkDefinition(tables, config, { source, input: unscaled, output: unscaled });
-  const own = Array.from({ length: config.vocabularySize }, (_, id) => [id]);
-  const said = tidy(() => {
-    const parameters = Object.fromEntries([...weights].map(([name, { shape, data }]) => [name, tensor(data, shape)]));
-    return definition.run(parameters, own) as Record<string, Tensor>;
-  });
   const scalers = new Map<string, Weights>();
   const put = (name: string, { weight, bias }: Scaler): void => {
     scalers.set(`scalers.${name}.weight`, { shape: [weight.length], data: weight });
     scalers.set(`scalers.${name}.bias`, { shape: [bias.length], data: bias });
   };
-  put("source", source);
+  put("source", sourceScaler(tables, config));
   for (const name of predicted) {
-    const data = said[name]!.dataSync() as Float32Array;
-    said[name]!.dispose();
-    const from = { data, rows: config.vocabularySize, columns: config.width };
-    put(name, scalerBetween(from, columnStatistics(tables[name])));
+    const { deviations } = columnStatistics(tables[name]);
+    put(name, { weight: Float32Array.from(deviations), bias: new Float32Array(config.width) });
   }
-  definition.close();
   return { weights, scalers };
 }
 

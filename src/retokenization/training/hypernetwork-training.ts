@@ -8,8 +8,6 @@
  *     loss = next-token cross-entropy over the sampled vocabulary + 0.5 auxiliary
  *     auxiliary = mean over single pieces of |e - E[piece]|^2 / mean |E[piece]|,   averaged over inputs and outputs
  *
- * Before that the network learns the identity, |e - E[piece]|^2 alone, on the model's own tokens.
- *
  * **Deviations**: tokens of a single piece are the model's own in the loss, as they are when the network is used; what the
  * network would say of them only counts in the auxiliary loss. Vocabularies vary in size, and of the new
  * tokens that a step's text does not hold some are drawn to stand for all (each counts as often as it stands for others): a
@@ -55,8 +53,8 @@ import { Random } from "../../tensor/random.ts";
 import type { Tensor } from "../../tensor/tf.ts";
 import type { Bpe } from "../../tokenization/bpe.ts";
 import { type SplitPattern, splitText } from "../../tokenization/split-patterns.ts";
-import { type Objective, Trainer, type TrainerOptions } from "../../training/trainer.ts";
-import { type EmbeddingTables, embeddingTables } from "../embedding-predictor.ts";
+import type { Objective } from "../../training/trainer.ts";
+import { type EmbeddingTables, embeddingTables, meanOfPieces } from "../embedding-predictor.ts";
 import {
   type HypernetworkConfig,
   hypernetworkConfig,
@@ -209,6 +207,7 @@ export function hypernetworkObjective(
     validationBatches = 4,
   } = options;
   const tables = embeddingTables(source.config, source.weights);
+  const means = meanOfPieces(tables);
   const config = hypernetworkConfig(tables);
   const { weights: start, scalers } = settledWeights(tables, config, options.weights);
   const batches = new SampledBatches(source.tokenizer, { batchSize, sequenceLength, sizes, negatives, pool, pattern });
@@ -226,7 +225,7 @@ export function hypernetworkObjective(
     validationBatches,
   };
   return {
-    settings: { hypernetwork: config, ...settings },
+    settings: { hypernetwork: config, corrects: "mean of pieces", ...settings },
     initialWeights: () => new Map([...start].map(([name, { shape, data }]) => [name, { shape, data: data.slice() }])),
     batch: (random) => batches.random(random, training),
     *validation() {
@@ -236,15 +235,18 @@ export function hypernetworkObjective(
       }
     },
     loss(parameters, { forms, singles, bias, ids, targets }) {
-      const said = definition.run(parameters, forms);
+      const corrections = definition.run(parameters, forms);
+      const base = means.predict(forms);
       const { width } = config;
       const error: Tensor[] = [];
       const [input, output] = predicted.map((name) => {
-        const own = rowsOf(tables[name].data, width, forms, singles);
+        const said = add(corrections[name], tensor(base[name].data, [forms.length, width]));
+        // The mean of a single piece is the piece.
+        const own = base[name].data.subarray(0, singles * width);
         const wanted = tensor(own, [singles, width]);
-        error.push(auxiliaryLoss(slice(said[name], [0, 0], [singles, width]), own));
+        error.push(auxiliaryLoss(slice(said, [0, 0], [singles, width]), own));
         if (singles === forms.length) return wanted;
-        return concat([wanted, slice(said[name], [singles, 0], [forms.length - singles, width])], 0);
+        return concat([wanted, slice(said, [singles, 0], [forms.length - singles, width])], 0);
       });
       const logits = add(body.logits(input!, output!, ids), tensor(bias, [forms.length]));
       return add(crossEntropy(logits, targets), scale(add(error[0]!, error[1]!), auxiliary / 2));
@@ -257,54 +259,10 @@ export function hypernetworkObjective(
   };
 }
 
-/**
- * The identity: of random tokens of the model's own vocabulary, |e - E|^2, mean over inputs and outputs. The warm-up.
- * @param options `subsample`: tokens a step, default 256
- */
-export function identityObjective(
-  source: TransferSource,
-  options: { readonly subsample?: number; readonly weights?: ReadonlyMap<string, Weights> } = {},
-): Objective<Int32Array> {
-  const tables = embeddingTables(source.config, source.weights);
-  const config = hypernetworkConfig(tables);
-  const { vocabularySize, width } = config;
-  const subsample = Math.min(options.subsample ?? 256, vocabularySize);
-  const { weights: start, scalers } = settledWeights(tables, config, options.weights);
-  const definition = new HypernetworkDefinition(tables, config, scalersOf(scalers));
-  return {
-    settings: { identity: config, subsample },
-    initialWeights: () => new Map([...start].map(([name, { shape, data }]) => [name, { shape, data: data.slice() }])),
-    batch: (random) => Int32Array.from(random.permutation(vocabularySize).subarray(0, subsample)),
-    validation: () => [Int32Array.from({ length: vocabularySize }, (_, id) => id)],
-    loss(parameters, ids) {
-      const forms = Array.from(ids, (id) => [id]);
-      const said = definition.run(parameters, forms);
-      const [input, output] = predicted.map((name) => {
-        const wanted = tensor(rowsOf(tables[name].data, width, forms, forms.length), [forms.length, width]);
-        return mean(sum(square(subtract(said[name], wanted)), -1));
-      });
-      return scale(add(input!, output!), 0.5);
-    },
-    stored: (parameters) => new Map([...parameters, ...scalers]),
-    close: () => definition.close(),
-  };
-}
-
 /** Of predictions [rows, width] for tokens the model has: mean |e - E|^2 / mean |E|. @param own [rows * width] */
 export function auxiliaryLoss(said: Tensor, own: Float32Array): Tensor {
   const wanted = tensor(own, said.shape);
   return scale(mean(sum(square(subtract(said, wanted)), -1)), 1 / meanLength(own, said.shape[1]!));
-}
-
-/** Train the identity from fresh weights. @returns weights and scalers for `hypernetworkObjective` to begin with */
-export function identityWarmUp(source: TransferSource, options: TrainerOptions): Map<string, Weights> {
-  const trainer = new Trainer(identityObjective(source), options);
-  try {
-    while (!trainer.finished) trainer.step();
-    return trainer.weights();
-  } finally {
-    trainer.close();
-  }
 }
 
 /** The frozen model over a whole batch, from embeddings to logits. Gradients flow to the embeddings only. */
@@ -356,22 +314,6 @@ function settledWeights(
     );
   return { weights: pick(hypernetworkShapes(config)), scalers: pick(scalerShapes(config)) };
 }
-
-/** The model's own rows of the first `count` forms, [count, width]. */
-function rowsOf(
-  table: Float32Array,
-  width: number,
-  forms: readonly (readonly number[])[],
-  count: number,
-): Float32Array {
-  const rows = new Float32Array(count * width);
-  for (let r = 0; r < count; r++) {
-    const id = forms[r]![0]!;
-    rows.set(table.subarray(id * width, (id + 1) * width), r * width);
-  }
-  return rows;
-}
-
 function meanLength(rows: Float32Array, width: number): number {
   let total = 0;
   for (let start = 0; start < rows.length; start += width) total += Math.hypot(...rows.subarray(start, start + width));
