@@ -21,7 +21,6 @@ import { row } from "../src/model/language-model.ts";
 import { loadEmbedded } from "../src/model/load.ts";
 import {
   embeddingTables,
-  lastPiece,
   loadHypernetwork,
   meanOfPieces,
   measureMergedPrefill,
@@ -333,8 +332,8 @@ async function bitsByRows(): Promise<string> {
   const tables = embeddingTables(config, tensors);
   const unseen = nodeDeclarations().heldOut.map(({ text }) => text);
   const ids = tokenizer.encode(unseen.join(""), { disallowedSpecial: [] }).subarray(0, 4 * 32 * 192);
-  const series = [meanOfPieces, lastPiece, randomEmbeddings].map((predictor) => {
-    const made = predictor(tables);
+  const { hypernetwork } = await loadHypernetwork();
+  const series = [hypernetwork, meanOfPieces(tables), randomEmbeddings(tables)].map((made) => {
     const measured = measureMergedPrefill(target, ids, made, { tokenizer });
     return { name: made.name, points: measured.map(({ rows, loss }) => [100 * (1 - rows), 100 * loss] as const) };
   });
