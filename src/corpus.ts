@@ -91,6 +91,30 @@ export async function parallelMessages(): Promise<Record<MessageLanguage, string
   ) as Record<MessageLanguage, string[]>;
 }
 
+/** Languages of many scripts and families, by their BCP 47 tags, English first. */
+export const nameLanguages: readonly string[] = (
+  "en fr de es it pt nl sv da fi et lv lt pl cs sk hu ro bg el ru uk sr hr tr az kk uz he ar fa ur hi bn ta te th vi id " +
+  "ja ko zh ka hy am sw"
+).split(" ");
+
+/**
+ * Names of the world's regions in many languages, parallel: entry i is the same region in each. From the runtime's own
+ * locale data (`Intl.DisplayNames`), whose wording may change with its version. A language it knows nothing of is left out.
+ */
+export function regionNames(languages: readonly string[] = nameLanguages): Record<string, string[]> {
+  const letters = Array.from("ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+  const codes = letters.flatMap((first) => letters.map((second) => first + second));
+  const english = new Intl.DisplayNames(["en"], { type: "region", fallback: "none" });
+  const known = codes.filter((code) => english.of(code) !== undefined);
+  const supported = Intl.DisplayNames.supportedLocalesOf([...languages]);
+  return Object.fromEntries(
+    supported.map((language) => {
+      const names = new Intl.DisplayNames([language], { type: "region" });
+      return [language, known.map((code) => names.of(code)!)];
+    }),
+  );
+}
+
 /** The version of an installed package, for reports that must say what they measured on. */
 export function packageVersion(name: string): string {
   const manifest = JSON.parse(readFileSync(join(packageFolder(name), "package.json"), "utf8")) as { version: string };

@@ -6,6 +6,7 @@ import {
   nodeDeclarations,
   packageVersion,
   parallelMessages,
+  regionNames,
 } from "../src/corpus.ts";
 import { FileError } from "../src/errors.ts";
 
@@ -35,6 +36,21 @@ describe("corpus", () => {
       const same = messages[language].filter((text, i) => placeholders(text) === placeholders(messages.en[i]!));
       expect(same.length).toBeGreaterThan(0.98 * count);
     }
+  });
+
+  it("holds the names of the same regions in dozens of languages, from the runtime", () => {
+    const names = regionNames();
+    expect(Object.keys(names)[0]).toBe("en");
+    expect(Object.keys(names).length).toBeGreaterThan(30);
+    const count = names["en"]!.length;
+    expect(count).toBeGreaterThan(200);
+    for (const own of Object.values(names)) {
+      expect(own).toHaveLength(count);
+      expect(own.every((name) => name.length > 0)).toBe(true);
+    }
+    const at = names["en"]!.indexOf("Japan");
+    expect([names["ja"]![at], names["fr"]![at], names["ru"]![at]]).toEqual(["日本", "Japon", "Япония"]);
+    expect(Object.keys(regionNames(["de", "xx"]))).toEqual(["de"]);
   });
 
   it("names a package that is not installed, and the command that installs it", () => {

@@ -25,7 +25,7 @@ export async function compareTokens(input: Input, command: Command): Promise<Tok
 
 /** Tables for people. */
 export function printTokens(comparison: TokenizationComparison, { stdout, env }: Io): void {
-  const { predictors, transfer, merging, languages, vocabulary, bytes } = comparison;
+  const { predictors, transfer, merging, vocabulary, bytes } = comparison;
   const { paint } = painter(stdout, env);
   const heading = (text: string): void => void stdout.write(`${paint(text, "bold")}\n`);
   const say = (text: string): void => void stdout.write(`${wrap(text, textWidth(stdout))}\n\n`);
@@ -56,8 +56,12 @@ export function printTokens(comparison: TokenizationComparison, { stdout, env }:
       ]),
     ]);
   }
-  if (languages !== undefined) {
-    heading("Merging by language, words: tokens of the same messages");
+  for (const [what, languages] of [
+    ["messages", comparison.languages],
+    ["region names", comparison.names],
+  ] as const) {
+    if (languages === undefined) continue;
+    heading(`Merging by language, words: tokens of the same ${what}`);
     rows([
       ["language", "before", "after", "shorter", "relative before", "after"],
       ...languages.languages.map((one) => [

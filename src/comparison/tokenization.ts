@@ -4,7 +4,7 @@
  *
  * Everything runs on the embedded target, frozen, and on text it never saw. Bits are per byte, so that tokenizers compare.
  */
-import { parallelMessages } from "../corpus.ts";
+import { parallelMessages, regionNames } from "../corpus.ts";
 import { embeddedCorpus, endOfText, tokenStream } from "../embedded-pair.ts";
 import { transferTokenizers } from "../embedded-parts/transfer-tokenizers.ts";
 import { openKernels } from "../kernels/kernels.ts";
@@ -49,7 +49,10 @@ export interface TokenizationComparison {
   readonly transfer?: readonly TransferFigures[];
   /** Prefixes merged further and further, by the predictor's name. */
   readonly merging?: Readonly<Record<string, readonly MergedPrefillMeasurement[]>>;
+  /** The messages of 14 languages. */
   readonly languages?: MergingByLanguage;
+  /** Names of regions in as many languages as the runtime knows of the list. */
+  readonly names?: MergingByLanguage;
   readonly vocabulary?: LargeVocabularyFigures;
   readonly bytes?: TokenizationBias;
 }
@@ -126,6 +129,9 @@ export async function compareTokenization(
   const languages = wanted("languages")
     ? measureMergingByLanguage(await parallelMessages(), tokenizer, { boundary: "word" })
     : undefined;
+  const names = wanted("languages")
+    ? measureMergingByLanguage(regionNames(), tokenizer, { boundary: "word" })
+    : undefined;
   let vocabulary: LargeVocabularyFigures | undefined;
   if (wanted("vocabulary")) {
     const specialTokens = [endOfText];
@@ -146,6 +152,7 @@ export async function compareTokenization(
     ...(wanted("transfer") && { transfer }),
     ...(wanted("merging") && { merging: merged }),
     ...(languages && { languages }),
+    ...(names && { names }),
     ...(vocabulary && { vocabulary }),
     ...(bytes && { bytes }),
   };

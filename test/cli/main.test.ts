@@ -325,11 +325,12 @@ describe("bench", () => {
   it("compares tokenization section by section", async () => {
     const { code, stdout } = await run(["bench", "tokenization", "--sections", "languages", "--json"]);
     expect(code).toBe(0);
-    const { family, languages, ...rest } = JSON.parse(stdout);
+    const { family, languages, names, ...rest } = JSON.parse(stdout);
     expect(family).toBe("tokenization");
     expect(rest).toEqual({ seed: 0, predictors: [] });
     expect(languages.languages).toHaveLength(14);
-    for (const { before, after } of languages.languages) expect(after).toBeLessThan(before);
+    expect(names.languages.length).toBeGreaterThan(30);
+    for (const { before, after } of [...languages.languages, ...names.languages]) expect(after).toBeLessThan(before);
   });
 
   it("writes the comparison to a file", async () => {
