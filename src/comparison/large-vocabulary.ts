@@ -11,7 +11,7 @@ import { totalBits } from "../model/evaluation.ts";
 import type { LanguageModel } from "../model/language-model.ts";
 import type { EmbeddingPredictor } from "../retokenization/embedding-predictor.ts";
 import { HnswIndex } from "../retokenization/hnsw.ts";
-import { largeVocabulary, normedStates } from "../retokenization/large-vocabulary.ts";
+import { largeVocabulary } from "../retokenization/large-vocabulary.ts";
 import { exactNeighbours, type NeighbourIndex, recall } from "../retokenization/nearest-neighbours.ts";
 import {
   predictedVocabulary,
@@ -19,7 +19,7 @@ import {
   type TransferModel,
   type TransferTokenizer,
 } from "../retokenization/tokenizer-transfer.ts";
-import { lastHidden } from "../speculative/head-layers.ts";
+import { lastHidden, normedStates } from "../speculative/head-layers.ts";
 import { generate } from "../speculative/index.ts";
 
 export interface LargeVocabularyFigures {
@@ -103,7 +103,7 @@ export async function measureLargeVocabulary(
     ["hnsw", hnsw],
   ] as const) {
     for (const count of neighbours) {
-      // Dead ids have zeros for embeddings and would be found by queries that point away from everything.
+      // The graph built above serves wherever no id was left out, which is nearly always.
       const model = await largeVocabulary(source, tokenizer, predictor, {
         neighbours: count,
         index: (table) =>

@@ -9,6 +9,7 @@
  * What is learnt is learnt within a row: a drafter starts a row cold, and goes from prompt to prompt as it is.
  */
 import type { Technique } from "../catalog.ts";
+import { ArgumentError } from "../errors.ts";
 import { addCosts, type LanguageModel } from "../model/language-model.ts";
 import { type GenerateOptions, generate, type PositionCounts, type Report } from "../speculative/index.ts";
 
@@ -61,12 +62,15 @@ export interface ComparisonRow {
   readonly identical: boolean | null;
 }
 
-/** Compare techniques. Rows come set by set, temperature by temperature, technique by technique. */
+/**
+ * Compare techniques. Rows are grouped by temperature, then technique, then number of guesses; one per set of prompts.
+ * @throws ArgumentError on a technique that does not generate
+ */
 export async function compareSpeculation(options: ComparisonOptions): Promise<ComparisonRow[]> {
   const { target, draft, techniques, promptSets, calibration, onRow } = options;
   const { temperatures = [0, 0.6, 1], budgets = [4, 8, 16, 32, 64], maxTokens = 48, seed = 0 } = options;
   const runs = techniques.map(({ name, run }) => {
-    if (run.kind !== "generation") throw new TypeError(`${name} does not generate`);
+    if (run.kind !== "generation") throw new ArgumentError("techniques", "techniques of generation", name);
     return { name, run };
   });
   const total = Object.keys(promptSets).length * temperatures.length * budgets.length * runs.length;

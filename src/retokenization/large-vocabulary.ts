@@ -25,7 +25,7 @@
 import { ArgumentError } from "../errors.ts";
 import type { LanguageModel, Matrix } from "../model/language-model.ts";
 import { row } from "../model/language-model.ts";
-import type { HeadTarget } from "../speculative/head-layers.ts";
+import { type HeadTarget, normedStates } from "../speculative/head-layers.ts";
 import type { EmbeddingPredictor } from "./embedding-predictor.ts";
 import { exactNeighbours, type NeighbourIndex } from "./nearest-neighbours.ts";
 import {
@@ -67,19 +67,6 @@ export async function largeVocabulary(
   });
   const head = new NeighbourHead(source.target, await index(table), live, output.rows, neighbours);
   return new RetokenizedModel(source.model, input, head);
-}
-
-/** The states searches are for: after the final norm. */
-export function normedStates({ norm, config }: HeadTarget, { data, rows, columns }: Matrix): Matrix {
-  const result = { data: new Float32Array(data.length), rows, columns };
-  for (let r = 0; r < rows; r++) {
-    const [from, to] = [data.subarray(r * columns, (r + 1) * columns), row(result, r)];
-    let squares = 0;
-    for (const x of from) squares += x * x;
-    const scale = 1 / Math.sqrt(squares / columns + config.normEpsilon);
-    for (let i = 0; i < columns; i++) to[i] = from[i]! * scale * norm[i]!;
-  }
-  return result;
 }
 
 class NeighbourHead implements OutputHead {

@@ -62,6 +62,18 @@ export function lastHidden(taps: Taps | undefined, width: number): Matrix {
   return hidden;
 }
 
+/** States as the target's output head reads them: RMSNorm by its final norm, in doubles. [rows, width] -> the same. */
+export function normedStates({ norm, config }: HeadTarget, { data, rows, columns }: Matrix): Matrix {
+  const normed = new Float32Array(rows * columns);
+  for (let start = 0; start < normed.length; start += columns) {
+    let squares = 0;
+    for (let i = 0; i < columns; i++) squares += data[start + i]! ** 2;
+    const scale = 1 / Math.sqrt(squares / columns + config.normEpsilon);
+    for (let i = 0; i < columns; i++) normed[start + i] = data[start + i]! * scale * norm[i]!;
+  }
+  return { data: normed, rows, columns };
+}
+
 /** @throws ArgumentError naming what is missing, unexpected or misshapen, or the first number that is not finite */
 export function checkHeadWeights(
   weights: ReadonlyMap<string, Weights>,

@@ -4,9 +4,9 @@
  * The target runs on the engine, a pass per sequence and step, about a tenth of the time a step takes: so its states are
  * computed when they are needed and nothing of them is kept on disk.
  */
-import { type LanguageModel, row } from "../../model/language-model.ts";
+import type { LanguageModel } from "../../model/language-model.ts";
 import { type SequenceOptions, Sequences, type TokenStreams } from "../../training/sequences.ts";
-import { type HeadTarget, lastHidden } from "../head-layers.ts";
+import { type HeadTarget, lastHidden, normedStates } from "../head-layers.ts";
 
 /** Sequences of one length and what the target made of them. */
 export interface HeadBatch {
@@ -54,7 +54,7 @@ export class TargetStates {
 
   #batch(ids: Int32Array): HeadBatch {
     const { batchSize: batch, sequenceLength: length } = this.options;
-    const { width, vocabularySize, normEpsilon } = this.target.config;
+    const { width, vocabularySize } = this.target.config;
     const hidden = new Float32Array(batch * length * width);
     const logits = new Float32Array(batch * length * vocabularySize);
     const session = this.#model.openSession();
@@ -62,23 +62,12 @@ export class TargetStates {
       for (let s = 0; s < batch; s++) {
         session.truncate(0);
         const pass = session.extend(ids.subarray(s * length, (s + 1) * length), { logits: "all", taps: ["hidden"] });
-        const states = lastHidden(pass.taps, width);
         logits.set(pass.logits.data, s * length * vocabularySize);
-        for (let r = 0; r < length; r++) {
-          normalize(row(states, r), this.target.norm, normEpsilon, hidden.subarray((s * length + r) * width));
-        }
+        hidden.set(normedStates(this.target, lastHidden(pass.taps, width)).data, s * length * width);
       }
     } finally {
       session.close();
     }
     return { batch, length, ids, hidden, logits };
   }
-}
-
-/** RMSNorm of one row, in doubles. */
-function normalize(x: Float32Array, weight: Float32Array, epsilon: number, to: Float32Array): void {
-  let squares = 0;
-  for (const value of x) squares += value * value;
-  const scale = 1 / Math.sqrt(squares / x.length + epsilon);
-  for (let i = 0; i < x.length; i++) to[i] = x[i]! * scale * weight[i]!;
 }
