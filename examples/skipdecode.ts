@@ -4,8 +4,9 @@
  *     npx tsx examples/skipdecode.ts [--seed 0] [--temperature 0] [--json]
  *
  * Look for: three prompts of different lengths end in the same column, and from there on all of them run the same layers,
- * ever fewer. The lower middle is skipped, never the bottom layer or the top one. The network was tuned for that: the
- * untouched one, under the same schedule, soon says something else or nothing sensible at all.
+ * ever fewer. The lower middle is skipped, never the bottom layer or the top one. The network was tuned for that, so it is
+ * another one and says something else early on, but something sensible; the untouched one, under the same schedule, follows
+ * the full network for a while and then falls apart.
  */
 import { parseArgs } from "node:util";
 import { painter } from "../src/cli/output.ts";

@@ -9,11 +9,11 @@
  *     auxiliary = mean over single pieces of |e - E[piece]|^2 / mean |E[piece]|,   averaged over inputs and outputs
  *
  * **Deviations**: tokens of a single piece are the model's own in the loss, as they are when the network is used; what the
- * network would say of them only counts in the auxiliary loss. Vocabularies vary in size, and of the new
- * tokens that a step's text does not hold some are drawn to stand for all (each counts as often as it stands for others): a
- * large vocabulary then costs no more than a small one. Warm-up takes hundreds of steps, not 10,000, since the network
- * begins near the identity. The texts are windows of the training text; the tokenizer is sampled from them and from as
- * many others as `pool` says.
+ * network would say of them only counts in the auxiliary loss. Vocabularies vary in size, and of the new tokens that a step's
+ * text does not hold some are drawn to stand for all (each counts as often as it stands for others): a large vocabulary then
+ * costs no more than a small one. There is no warm-up towards the identity, the paper's first 10,000 steps: the network begins
+ * as the mean of the pieces, which of a single piece is the identity. The texts are windows of the training text; the
+ * tokenizer is sampled from them and from as many others as `pool` says.
  *
  * **Unlike** other trainings here no two steps have the same classes: losses of two steps are not comparable, and held-out
  * text is measured with the same few tokenizers each time.
